@@ -1,0 +1,3 @@
+//! The e2e program.
+
+fn main() {}

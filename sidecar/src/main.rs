@@ -1,0 +1,3 @@
+//! The sidecar's program.
+
+fn main() {}

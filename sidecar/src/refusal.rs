@@ -1,0 +1,180 @@
+//! Why a call is answered by the sidecar itself. Each reason has a code (in the `Status`, the record and the metric), an HTTP
+//! status, the `reason` word that Kubernetes clients know, and a message that says what to do.
+
+use http::StatusCode;
+
+/// Every reason, by its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request could be read in two ways, or breaks HTTP's rules.
+    BadRequest,
+    /// The path could be read in two ways.
+    AmbiguousPath,
+    /// A method that the API server does not resolve.
+    UnknownMethod,
+    /// The `Host` is not a local name (DNS rebinding).
+    ForeignHost,
+    /// A browser made the request (CSRF).
+    BrowserRequest,
+    /// The local token is missing.
+    LocalTokenMissing,
+    /// The local token is not that of any agent container.
+    LocalTokenWrong,
+    /// The floor: minting through the proxy.
+    FloorTokenRequest,
+    /// The floor: impersonation headers.
+    FloorImpersonation,
+    /// The floor: exec or attach into a sidecar.
+    FloorSidecarExec,
+    /// The floor: the kubelet's API through `nodes/proxy`.
+    FloorNodeProxy,
+    /// The floor: certificate signing requests.
+    FloorCertificate,
+    /// The floor: writes to what admission and authorization are made of.
+    FloorAdmission,
+    /// The floor: writes to the cluster CA that pods read.
+    FloorClusterCa,
+    /// The opening record could not be written.
+    RecordUnavailable,
+    /// The API server limits our mints.
+    MintThrottled,
+    /// No token could be minted.
+    MintFailed,
+    /// The API server could not be reached, or broke off before it answered.
+    UpstreamUnavailable,
+    /// The API server did not answer in time.
+    UpstreamTimeout,
+    /// The sidecar is shutting down.
+    ShuttingDown,
+    /// Something that this release does not do.
+    NotImplemented,
+    /// More calls a second than this pod may make.
+    RateLimited,
+    /// A fault of the sidecar's own.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, for metrics and tables.
+    pub const ALL: [Self; 23] = [
+        Self::BadRequest,
+        Self::AmbiguousPath,
+        Self::UnknownMethod,
+        Self::ForeignHost,
+        Self::BrowserRequest,
+        Self::LocalTokenMissing,
+        Self::LocalTokenWrong,
+        Self::FloorTokenRequest,
+        Self::FloorImpersonation,
+        Self::FloorSidecarExec,
+        Self::FloorNodeProxy,
+        Self::FloorCertificate,
+        Self::FloorAdmission,
+        Self::FloorClusterCa,
+        Self::RecordUnavailable,
+        Self::MintThrottled,
+        Self::MintFailed,
+        Self::UpstreamUnavailable,
+        Self::UpstreamTimeout,
+        Self::ShuttingDown,
+        Self::NotImplemented,
+        Self::RateLimited,
+        Self::Internal,
+    ];
+
+    /// The code, stable across releases.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::AmbiguousPath => "ambiguous-path",
+            Self::UnknownMethod => "unknown-method",
+            Self::ForeignHost => "foreign-host",
+            Self::BrowserRequest => "browser-request",
+            Self::LocalTokenMissing => "local-token-missing",
+            Self::LocalTokenWrong => "local-token-wrong",
+            Self::FloorTokenRequest => "floor-token-request",
+            Self::FloorImpersonation => "floor-impersonation",
+            Self::FloorSidecarExec => "floor-sidecar-exec",
+            Self::FloorNodeProxy => "floor-node-proxy",
+            Self::FloorCertificate => "floor-certificate",
+            Self::FloorAdmission => "floor-admission",
+            Self::FloorClusterCa => "floor-cluster-ca",
+            Self::RecordUnavailable => "record-unavailable",
+            Self::MintThrottled => "mint-throttled",
+            Self::MintFailed => "mint-failed",
+            Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
+            Self::ShuttingDown => "shutting-down",
+            Self::NotImplemented => "not-implemented",
+            Self::RateLimited => "rate-limited",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
+            Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::LocalTokenMissing | Self::LocalTokenWrong => StatusCode::UNAUTHORIZED,
+            Self::ForeignHost
+            | Self::BrowserRequest
+            | Self::FloorTokenRequest
+            | Self::FloorImpersonation
+            | Self::FloorSidecarExec
+            | Self::FloorNodeProxy
+            | Self::FloorCertificate
+            | Self::FloorAdmission
+            | Self::FloorClusterCa => StatusCode::FORBIDDEN,
+            Self::MintThrottled | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RecordUnavailable
+            | Self::MintFailed
+            | Self::UpstreamUnavailable
+            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// `metav1.StatusReason`, which clients switch on (`apimachinery/pkg/apis/meta/v1/types.go`).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self.status() {
+            StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::UNAUTHORIZED => "Unauthorized",
+            StatusCode::FORBIDDEN => "Forbidden",
+            StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+            StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+            StatusCode::GATEWAY_TIMEOUT => "Timeout",
+            StatusCode::NOT_IMPLEMENTED => "NotImplemented",
+            _ => "InternalError",
+        }
+    }
+}
+
+/// A call that goes no further: why, and what the agent's owner can do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", reason.code())]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// One sentence that names what was refused and what to do; never holds a secret.
+    pub message: String,
+    /// `Retry-After` in seconds, where it makes sense.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    /// A refusal without `Retry-After`.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The Tollgate admission webhook.
