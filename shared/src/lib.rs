@@ -1,9 +1,12 @@
 //! What both Tollgate binaries use, and nothing that only one of them does.
 
+pub mod admin;
 pub mod contract;
 pub mod drain;
 pub mod duration;
 pub mod knobs;
 pub mod ready;
 pub mod secret;
+pub mod serve;
 pub mod telemetry;
+pub mod tls;
