@@ -1,0 +1,3 @@
+module tollgate.dev/e2e/kind/tools/pause
+
+go 1.26.0
