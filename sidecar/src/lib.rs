@@ -1,3 +1,13 @@
 //! The Tollgate sidecar: an API proxy on localhost that decides, records, mints one token per call and forwards.
 
+pub mod agent_files;
+pub mod authority;
+pub mod body;
+pub mod config;
+pub mod file;
+pub mod mint;
+mod names;
+pub mod probe;
 pub mod refusal;
+pub mod status;
+pub mod upstream;

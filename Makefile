@@ -1,0 +1,85 @@
+# Every command of the README. `make help` lists them.
+SHELL := /usr/bin/env bash -o pipefail
+.DEFAULT_GOAL := help
+
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR ?= target
+RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
+TAG ?= dev
+KUBECONFIG ?= $(CURDIR)/target/kind/kubeconfig
+export KUBECONFIG
+
+# Static binaries for FROM scratch; no path of this machine in them, so that a commit gives the same bytes anywhere.
+CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+RELEASE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(CURDIR)=/tollgate
+WARNINGS := -D warnings
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: build images kind-up deploy ## The main job in one command: a cluster, an injected agent, its calls, the joined records
+	@e2e/demo
+
+.PHONY: build
+build: ## Static release binaries in target/<triple>/release/
+	@tools/ensure cargo cc
+	@echo "building release binaries (some minutes at first)"
+	RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --release --locked --target $(TRIPLE) --target-dir $(TARGET_DIR) \
+		-p tollgate-sidecar -p tollgate-webhook
+
+.PHONY: images
+images: build ## Both images as archives in target/images/, the same digest from the same commit
+	@tools/ensure file git
+	@for name in tollgate-sidecar tollgate-webhook; do \
+		images/build $(RELEASE)/$$name $$name:$(TAG) target/images/$$name.tar || exit 1; done
+
+.PHONY: kind-up kind-down kind-load
+kind-up: ## A kind cluster (K8S_VERSION=1.37 or 1.33); kubeconfig and audit log in target/kind/
+	@e2e/kind/up
+kind-down: ## Remove the cluster and all that kind-up made
+	@e2e/kind/down
+kind-load: images ## Load both images into the kind cluster
+	@e2e/kind/load-archive target/images/tollgate-sidecar.tar target/images/tollgate-webhook.tar
+
+.PHONY: deploy
+deploy: images ## Load the images and apply the manifests to the cluster of KUBECONFIG (or target/kind/kubeconfig)
+	@manifests/deploy
+
+.PHONY: manifests
+manifests: ## Render manifests/install.yaml
+	@manifests/render
+
+.PHONY: check
+check: ## fmt, clippy, doc, deny, shellcheck, manifests rendered
+	@tools/ensure cargo cc cargo-deny shellcheck
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- $(WARNINGS)
+	RUSTDOCFLAGS="$(WARNINGS)" cargo doc --workspace --no-deps --locked --quiet
+	cargo deny --offline --log-level error check bans licenses sources
+	tools/shellcheck
+	manifests/render --check
+
+.PHONY: test
+test: test-unit fuzz kind-e2e ## Every test: unit, in process, fuzz for some seconds, real API server and kubelet
+
+.PHONY: test-unit
+test-unit: ## Unit and in-process tests
+	@tools/ensure cargo cc openssl
+	cargo test --workspace --exclude tollgate-e2e --locked
+
+.PHONY: fuzz
+FUZZ_SECONDS ?= 10
+fuzz: ## Each fuzz target for FUZZ_SECONDS (10)
+	@tools/ensure cargo-fuzz
+	sidecar/fuzz/run $(FUZZ_SECONDS)
+
+.PHONY: kind-e2e
+kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG (or target/kind/kubeconfig)
+	@e2e/kind/agent-image
+	cargo test -p tollgate-e2e --locked
+
+.PHONY: bench
+bench: ## Benchmarks: bench/README.md
+	@bench/run
