@@ -1,1 +1,15 @@
-//! Tools for tests on a real cluster.
+//! Tools for tests on a real cluster: a namespace for one test, an agent pod in it, and readers for what both the sidecar and the
+//! API server write. Nothing here knows the inside of the product; it sees what a user sees.
+
+pub mod agent;
+pub mod audit;
+pub mod cluster;
+pub mod config;
+mod dump;
+pub mod exec;
+pub mod join;
+pub mod jwt;
+pub mod namespace;
+pub mod records;
+pub mod scan;
+pub mod wait;

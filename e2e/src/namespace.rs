@@ -1,0 +1,216 @@
+//! A namespace that lives as long as one test: made with the label asked for, dumped when the test fails, deleted in any case.
+
+use std::panic::AssertUnwindSafe;
+
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING};
+
+use crate::cluster::Cluster;
+use crate::{dump, wait};
+
+/// Marks what this suite made, so that leftovers of a killed run can be found.
+pub const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate-e2e");
+
+/// Field manager of what the suite applies.
+const MANAGER: &str = "tollgate-e2e";
+
+/// A namespace of one test.
+#[derive(Clone, Debug)]
+pub struct TestNamespace {
+    /// The cluster it is in.
+    pub cluster: Cluster,
+    /// Its name.
+    pub name: String,
+}
+
+impl TestNamespace {
+    /// Runs `test` in a new namespace with this label (`None`: not managed). When the test fails or panics, everything in the
+    /// namespace is shown on standard error first.
+    ///
+    /// # Errors
+    /// The test's own, or there is no cluster.
+    ///
+    /// # Panics
+    /// When the test does, after the namespace was deleted.
+    pub async fn run(
+        injection: Option<Injection>,
+        test: impl AsyncFnOnce(&Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let cluster = Cluster::connect().await?;
+        let namespace = Self::create(cluster, injection).await?;
+        let result = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
+        if !matches!(result, Ok(Ok(()))) {
+            dump::namespace(&namespace).await;
+        }
+        let deleted = namespace.delete().await;
+        match result {
+            Ok(result) => result.and(deleted),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Makes a namespace that stays.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn create(cluster: Cluster, injection: Option<Injection>) -> anyhow::Result<Self> {
+        let labels = injection.map(|value| (NAMESPACE_LABEL.to_owned(), value.to_string()));
+        let own = (LABEL.0.to_owned(), LABEL.1.to_owned());
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                generate_name: Some("tollgate-e2e-".to_owned()),
+                labels: Some(labels.into_iter().chain([own]).collect()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        let made = Api::all(cluster.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .context("cannot make a namespace")?;
+        let namespace = Self {
+            cluster,
+            name: made.name_any(),
+        };
+        // No pod is admitted before the controller has made it.
+        let account = Api::<ServiceAccount>::namespaced(namespace.client(), &namespace.name);
+        wait::until(
+            account,
+            "default",
+            "the service account exists",
+            |account| account.is_some(),
+        )
+        .await?;
+        if injection.is_some() {
+            namespace.grant().await?;
+        }
+        Ok(namespace)
+    }
+
+    /// The RoleBinding of a managed namespace, for as long as the webhook does not make it. Applied, so that both may.
+    async fn grant(&self) -> anyhow::Result<()> {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": ROLE_BINDING},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AGENT_CLUSTER_ROLE},
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Group",
+                "name": format!("system:serviceaccounts:{}", self.name),
+            }],
+        });
+        self.apply::<RoleBinding>(&binding).await?;
+        Ok(())
+    }
+
+    /// Gives every service account of the namespace these rights in it; `rules` as in a Role.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn allow(&self, rules: serde_json::Value) -> anyhow::Result<()> {
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "agent"},
+            "rules": rules,
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "agent"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "agent"},
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Group",
+                "name": format!("system:serviceaccounts:{}", self.name),
+            }],
+        });
+        self.apply::<Role>(&role).await?;
+        self.apply::<RoleBinding>(&binding).await?;
+        Ok(())
+    }
+
+    /// Applies an object, server side.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn apply<K>(&self, object: &serde_json::Value) -> anyhow::Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned,
+    {
+        let name = object
+            .pointer("/metadata/name")
+            .and_then(|name| name.as_str())
+            .context("an object to apply needs a name")?;
+        self.api()
+            .patch(
+                name,
+                &PatchParams::apply(MANAGER).force(),
+                &Patch::Apply(object),
+            )
+            .await
+            .with_context(|| format!("cannot apply {} {name}", K::kind(&())))
+    }
+
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// The API server refuses it; the source is the client's own error.
+    pub async fn create_object<K>(&self, object: &K) -> kube::Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Serialize,
+    {
+        self.api().create(&PostParams::default(), object).await
+    }
+
+    /// The objects of one kind in this namespace.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client(), &self.name)
+    }
+
+    /// The pods of this namespace.
+    #[must_use]
+    pub fn pods(&self) -> Api<Pod> {
+        self.api()
+    }
+
+    /// The cluster's client.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        self.cluster.client.clone()
+    }
+
+    /// Asks for the deletion of the namespace; the cluster does it in its own time.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn delete(&self) -> anyhow::Result<()> {
+        Api::<Namespace>::all(self.client())
+            .delete(&self.name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("cannot delete the namespace {}", self.name))?;
+        Ok(())
+    }
+}
