@@ -3,8 +3,12 @@
 pub mod agent_files;
 pub mod authority;
 pub mod body;
+pub mod call;
 pub mod config;
 pub mod file;
+pub mod floor;
+pub mod headers;
+pub mod local;
 pub mod mint;
 mod names;
 pub mod probe;
