@@ -1,1 +1,5 @@
 //! The Tollgate admission webhook.
+
+pub mod inject;
+pub mod reason;
+pub mod validate;

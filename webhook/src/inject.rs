@@ -1,0 +1,87 @@
+//! Mutation as a pure function on raw JSON: no IO, no clock, no randomness. Decides by content, never by marks or names, so that
+//! it is idempotent and cannot be talked out of its work; unknown fields of the pod survive, since only what must change is
+//! touched.
+
+mod agent;
+pub mod config;
+mod drift;
+mod hazard;
+mod patch;
+mod plan;
+mod pod;
+mod quantity;
+mod resources;
+mod select;
+mod settings;
+mod sidecar;
+mod token;
+
+use serde_json::Value;
+use tollgate_shared::contract::Injection;
+
+pub use self::config::InjectConfig;
+pub use self::patch::PatchOp;
+
+use crate::reason::{Denial, Reason};
+
+pub(crate) use self::plan::{Images, Outcome, plan};
+pub(crate) use self::pod::{Container, Pod};
+pub(crate) use self::{hazard::refuse_capabilities, hazard::refuse_uid, resources::lowered};
+
+/// What a decision depends on beside the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The namespace's label; `None` where it has none.
+    pub injection: Option<Injection>,
+    /// The namespace of the admission request. The object's own may be empty.
+    pub namespace: &'a str,
+    /// Whether the requester is a kubelet (group `system:nodes`).
+    pub from_node: bool,
+    /// The operator's configuration.
+    pub config: &'a InjectConfig,
+}
+
+/// What becomes of a new pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Allowed as it is.
+    Skip(Reason),
+    /// Allowed with these changes; none where the pod needs none.
+    Patch {
+        /// In the order in which they must be applied.
+        operations: Vec<PatchOp>,
+        /// For the user, each at most a few lines.
+        warnings: Vec<String>,
+    },
+    /// Refused.
+    Deny(Denial),
+}
+
+impl Decision {
+    /// The reason, for the metric.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Skip(reason) => *reason,
+            Self::Patch { operations, .. } if operations.is_empty() => Reason::AlreadyInjected,
+            Self::Patch { .. } => Reason::Injected,
+            Self::Deny(denial) => denial.reason,
+        }
+    }
+}
+
+/// Decides for a pod that is being created.
+#[must_use]
+pub fn inject(pod: &Value, context: &Context<'_>) -> Decision {
+    match plan(pod, context, Images::Current) {
+        Err(denial) => Decision::Deny(denial),
+        Ok(Outcome::Leave(reason)) => Decision::Skip(reason),
+        Ok(Outcome::Change { changes, warnings }) => Decision::Patch {
+            operations: changes.into_operations(),
+            warnings,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! What an agent container gets: its files in place of the API server's token, and variables that point in-cluster clients to
+//! the sidecar.
+
+use serde_json::{Value, json};
+use tollgate_shared::contract::{AGENT_VOLUME, RESERVED_VOLUMES, SERVICE_ACCOUNT_PATH};
+
+use super::patch::{Changes, PatchOp, add, append, prepend};
+use super::pod::{Container, Mount, flag, list, text};
+use crate::reason::{Denial, Reason};
+
+/// The ServiceAccount plugin takes any volume of this name for its own and mounts it at its path
+/// (`plugin/pkg/admission/serviceaccount/admission.go`).
+const PLUGIN_PREFIX: &str = "kube-api-access-";
+/// The variables that, in either case, name a proxy.
+const PROXIES: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+/// The variables that name what is not proxied.
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// What must not be proxied.
+const LOCAL: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
+
+/// What one agent container needs.
+#[derive(Debug)]
+pub(crate) struct Agent<'a> {
+    pub(crate) container: &'a Container<'a>,
+    /// Names of the API server's token volumes, which are taken away.
+    pub(crate) stripped: &'a [&'a str],
+    /// Port of the API proxy.
+    pub(crate) port: u16,
+}
+
+impl Agent<'_> {
+    /// Adds the changes for this container; what is kept against our wish becomes a warning.
+    pub(crate) fn prepare(
+        &self,
+        changes: &mut Changes,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Denial> {
+        self.mounts(changes)?;
+        self.no_proxy(changes, warnings)?;
+        self.variables(changes, warnings)
+    }
+
+    fn mounts(&self, changes: &mut Changes) -> Result<(), Denial> {
+        let (name, path) = (self.container.name, &self.container.path);
+        let mounts = self.container.mounts()?;
+        let mut strip = Vec::new();
+        let mut has_ours = false;
+        for (index, mount) in mounts.iter().enumerate() {
+            if self.stripped.contains(&mount.volume) {
+                strip.push(index);
+            } else if RESERVED_VOLUMES.contains(&mount.volume) {
+                if has_ours || !self.is_ours(mount)? {
+                    let message = format!(
+                        "container {name} mounts {}, which is the sidecar's; remove the mount",
+                        mount.volume
+                    );
+                    return Err(Denial::new(Reason::ReservedVolume, message));
+                }
+                has_ours = true;
+            } else if let Some(exactly) = in_our_place(mount.path) {
+                if !exactly || !mount.volume.starts_with(PLUGIN_PREFIX) {
+                    let message = format!(
+                        "container {name} mounts volume {} at {}, where the agent's files go; mount it elsewhere",
+                        mount.volume, mount.path
+                    );
+                    return Err(Denial::new(Reason::ReservedPath, message));
+                }
+                strip.push(index);
+            }
+        }
+        // From the end, so that the indexes before stay true.
+        for index in strip.into_iter().rev() {
+            let path = format!("{path}/volumeMounts/{index}");
+            let message = format!("container {name} still mounts the API server's token");
+            changes.must(PatchOp::Remove { path }, Reason::TokenLeft, message);
+        }
+        if !has_ours {
+            let absent = list(self.container.value, "volumeMounts")?.absent;
+            let mount = json!({
+                "name": AGENT_VOLUME,
+                "mountPath": SERVICE_ACCOUNT_PATH,
+                "subPath": name,
+                "readOnly": true,
+            });
+            for op in append(&format!("{path}/volumeMounts"), absent, vec![mount]) {
+                let message = format!(
+                    "container {name} lacks the agent's files; was it added after injection?"
+                );
+                changes.must(op, Reason::SidecarDrift, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Exactly the mount that we make.
+    fn is_ours(&self, mount: &Mount<'_>) -> Result<bool, Denial> {
+        let value = mount.value;
+        Ok(mount.volume == AGENT_VOLUME
+            && mount.path == SERVICE_ACCOUNT_PATH
+            && text(value, "subPath")? == Some(self.container.name)
+            && text(value, "subPathExpr")?.unwrap_or_default().is_empty()
+            && text(value, "mountPropagation")?.is_none_or(|how| how == "None")
+            && flag(value, "readOnly")?)
+    }
+
+    /// The variables that the kubelet derives from the Service `kubernetes`, pointing to the sidecar.
+    fn service_variables(&self) -> [(&'static str, String); 8] {
+        let port = self.port.to_string();
+        let url = format!("tcp://127.0.0.1:{port}");
+        [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+            ("KUBERNETES_SERVICE_PORT", port.clone()),
+            ("KUBERNETES_SERVICE_PORT_HTTPS", port.clone()),
+            ("KUBERNETES_PORT", url.clone()),
+            ("KUBERNETES_PORT_443_TCP", url),
+            ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".to_owned()),
+            ("KUBERNETES_PORT_443_TCP_PORT", port),
+            ("KUBERNETES_PORT_443_TCP_ADDR", "127.0.0.1".to_owned()),
+        ]
+    }
+
+    fn variables(&self, changes: &mut Changes, warnings: &mut Vec<String>) -> Result<(), Denial> {
+        let env = list(self.container.value, "env")?;
+        let mut missing = Vec::new();
+        let mut kept = Vec::new();
+        for (name, value) in self.service_variables() {
+            // Of entries with the same name the last one counts.
+            match env.items.iter().rfind(|entry| is_named(entry, name)) {
+                None => missing.push(json!({"name": name, "value": value})),
+                Some(entry) if entry.get("value").and_then(Value::as_str) == Some(&value) => {}
+                Some(_) => kept.push(name),
+            }
+        }
+        let visible = |names: &[&str]| {
+            let named = |entry: &Value| names.iter().any(|name| is_named(entry, name));
+            env.items.iter().any(named)
+        };
+        let proxied = PROXIES
+            .iter()
+            .any(|name| visible(&[name, &name.to_ascii_lowercase()]));
+        if proxied && !visible(&NO_PROXY) {
+            let entry = |name| json!({"name": name, "value": LOCAL.join(",")});
+            missing.extend(NO_PROXY.map(entry));
+        }
+        if !kept.is_empty() {
+            let (container, kept) = (self.container.name, kept.join(", "));
+            warnings.push(format!(
+                "container {container} sets {kept} itself: its calls may go round the sidecar, without a credential"
+            ));
+        }
+        // First in the list: `$(VAR)` sees only what stands before.
+        let path = format!("{}/env", self.container.path);
+        for op in prepend(&path, env.absent, missing) {
+            changes.may(op);
+        }
+        Ok(())
+    }
+
+    /// Appends the local addresses to every visible list of what is not proxied. Comes before [`Self::variables`], which moves
+    /// the indexes.
+    fn no_proxy(&self, changes: &mut Changes, warnings: &mut Vec<String>) -> Result<(), Denial> {
+        for (index, entry) in list(self.container.value, "env")?.items.iter().enumerate() {
+            let Some(name) = NO_PROXY.iter().find(|name| is_named(entry, name)) else {
+                continue;
+            };
+            if entry.get("valueFrom").is_some_and(|from| !from.is_null()) {
+                warnings.push(format!(
+                    "container {} takes {name} from elsewhere: see that it holds {}",
+                    self.container.name,
+                    LOCAL.join(",")
+                ));
+                continue;
+            }
+            let value = text(entry, "value")?;
+            if let Some(longer) = with_local(value.unwrap_or_default()) {
+                let path = format!("{}/env/{index}/value", self.container.path);
+                let op = match value {
+                    Some(_) => PatchOp::Replace {
+                        path,
+                        value: longer.into(),
+                    },
+                    None => add(path, longer),
+                };
+                changes.may(op);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_named(entry: &Value, name: &str) -> bool {
+    entry.get("name").and_then(Value::as_str) == Some(name)
+}
+
+/// `list` with the local addresses that it lacks; `None` where it lacks none, or excepts everything.
+fn with_local(list: &str) -> Option<String> {
+    let words: Vec<&str> = list.split(',').map(str::trim).collect();
+    if words.contains(&"*") {
+        return None;
+    }
+    let missing = LOCAL.iter().filter(|local| !words.contains(local));
+    let missing: Vec<&str> = missing.copied().collect();
+    match (missing.is_empty(), list.trim().is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(missing.join(",")),
+        (false, false) => Some(format!(
+            "{},{}",
+            list.trim_end_matches(','),
+            missing.join(",")
+        )),
+    }
+}
+
+/// Whether a mount lies where the agent's files go, under either of that place's names: `Some(true)` at it, `Some(false)`
+/// below it.
+fn in_our_place(path: &str) -> Option<bool> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    // `/var/run` is a link to `/run` in most images.
+    let canonical = |parts: &[&str]| match parts {
+        ["var", "run", rest @ ..] | ["run", rest @ ..] => Some(rest.join("/")),
+        _ => None,
+    };
+    let ours: Vec<&str> = SERVICE_ACCOUNT_PATH.split('/').skip(1).collect();
+    let (path, ours) = (canonical(&parts)?, canonical(&ours)?);
+    let rest = path.strip_prefix(&ours)?;
+    match rest.as_bytes().first() {
+        None => Some(true),
+        Some(b'/') => Some(false),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_spelling_of_our_place() {
+        for (path, expected) in [
+            (SERVICE_ACCOUNT_PATH, Some(true)),
+            ("/var/run/secrets/kubernetes.io/serviceaccount/", Some(true)),
+            ("/run/secrets/kubernetes.io/serviceaccount", Some(true)),
+            (
+                "//var/./run/x/../secrets/kubernetes.io//serviceaccount",
+                Some(true),
+            ),
+            ("var/run/secrets/kubernetes.io/serviceaccount", Some(true)),
+            (
+                "/run/secrets/kubernetes.io/serviceaccount/token",
+                Some(false),
+            ),
+            ("/var/run/secrets/kubernetes.io/serviceaccount2", None),
+            ("/var/run/secrets", None),
+            ("/", None),
+            ("/data", None),
+        ] {
+            assert_eq!(in_our_place(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn appends_only_what_is_missing() {
+        for (list, expected) in [
+            ("", Some("127.0.0.1,localhost,::1")),
+            ("corp.example", Some("corp.example,127.0.0.1,localhost,::1")),
+            ("localhost, a,", Some("localhost, a,127.0.0.1,::1")),
+            ("a,127.0.0.1,localhost,::1", None),
+            ("*", None),
+        ] {
+            assert_eq!(with_local(list).as_deref(), expected, "{list}");
+        }
+    }
+}

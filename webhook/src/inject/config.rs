@@ -1,0 +1,190 @@
+//! What an operator may say about injection. Deserialised from a file; unknown keys are refused.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, de};
+use tollgate_shared::contract::{
+    ADMIN_PORT, Binding, LocalAuth, LogLevel, MintMode, PROXY_PORT, Settings, TokenTtl,
+};
+
+/// What is injected, beside what the design fixes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InjectConfig {
+    /// Image of the sidecar, by digest where it can be.
+    pub image: String,
+    /// Images of other releases that the validating stage accepts while releases are mixed: a pod that one replica mutated
+    /// may be judged by a replica of the next release.
+    #[serde(default)]
+    pub previous_images: Vec<String>,
+    /// The sidecar's `imagePullPolicy`.
+    #[serde(default)]
+    pub image_pull_policy: PullPolicy,
+    /// Audiences for which an agent may have a projected token of its own (`sts.amazonaws.com`, `istio-ca`, …).
+    #[serde(default)]
+    pub allowed_audiences: Vec<String>,
+    /// Audiences that the API server accepts. A token for one of them is refused even if it is also in `allowedAudiences`.
+    #[serde(default)]
+    pub api_audiences: Vec<String>,
+    /// Whether the sidecar gets our uid and gid. False on platforms that assign one to all containers (OpenShift).
+    #[serde(default = "yes")]
+    pub assign_uid: bool,
+    /// What a pod gets that says nothing else in its annotations.
+    #[serde(default)]
+    pub defaults: Defaults,
+}
+
+impl InjectConfig {
+    /// The defaults with one image.
+    #[must_use]
+    pub fn with_image(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            previous_images: Vec::new(),
+            image_pull_policy: PullPolicy::default(),
+            allowed_audiences: Vec::new(),
+            api_audiences: Vec::new(),
+            assign_uid: true,
+            defaults: Defaults::default(),
+        }
+    }
+}
+
+/// `imagePullPolicy` of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum PullPolicy {
+    /// Asks the registry each time.
+    Always,
+    /// Asks the registry where the node lacks the image.
+    #[default]
+    IfNotPresent,
+    /// Never asks the registry.
+    Never,
+}
+
+impl PullPolicy {
+    /// The API's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// Settings of a sidecar before its pod's annotations are read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Port of the API proxy on loopback.
+    pub port: u16,
+    /// Port of the admin server.
+    pub admin_port: u16,
+    /// Life of a minted token, a Go duration.
+    #[serde(deserialize_with = "word")]
+    pub token_ttl: TokenTtl,
+    /// When tokens are minted.
+    #[serde(deserialize_with = "word")]
+    pub mint: MintMode,
+    /// What minted tokens are bound to. `node` goes with the token guard's node variant.
+    #[serde(deserialize_with = "word")]
+    pub binding: Binding,
+    /// Audiences of minted tokens; empty means the API server's own.
+    pub audiences: Vec<String>,
+    /// Whether agents must show their local token.
+    #[serde(deserialize_with = "word")]
+    pub local_auth: LocalAuth,
+    /// How much is logged.
+    #[serde(deserialize_with = "word")]
+    pub log_level: LogLevel,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            port: PROXY_PORT,
+            admin_port: ADMIN_PORT,
+            token_ttl: TokenTtl::default(),
+            mint: MintMode::default(),
+            binding: Binding::default(),
+            audiences: Vec::new(),
+            local_auth: LocalAuth::default(),
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
+impl Defaults {
+    /// The settings of a pod without annotations.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            port: self.port,
+            admin_port: self.admin_port,
+            token_ttl: self.token_ttl,
+            mint: self.mint,
+            binding: self.binding,
+            service_account: None,
+            audiences: self.audiences.clone(),
+            local_auth: self.local_auth,
+            log_level: self.log_level,
+            containers: Vec::new(),
+        }
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A value that is written as text.
+fn word<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse()
+        .map_err(|error| de::Error::custom(format!("{text:?} {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn reads_what_an_operator_writes() {
+        let config: InjectConfig = serde_json::from_value(json!({
+            "image": "i@sha256:1",
+            "imagePullPolicy": "Never",
+            "assignUid": false,
+            "defaults": {"tokenTtl": "15m", "binding": "node"},
+        }))
+        .unwrap();
+        assert!(!config.assign_uid);
+        assert_eq!(config.image_pull_policy, PullPolicy::Never);
+        let settings = config.defaults.settings();
+        assert_eq!(settings.token_ttl.seconds(), 900);
+        assert_eq!(settings.binding, Binding::Node);
+        assert_eq!(settings.port, PROXY_PORT);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for (config, part) in [
+            (json!({}), "image"),
+            (json!({"image": "i", "imagee": 1}), "imagee"),
+            (json!({"image": "i", "imagePullPolicy": "Often"}), "Often"),
+            (json!({"image": "i", "defaults": {"ttl": "10m"}}), "ttl"),
+            (
+                json!({"image": "i", "defaults": {"tokenTtl": "5m"}}),
+                "600s",
+            ),
+        ] {
+            let read = |config: Value| serde_json::from_value::<InjectConfig>(config);
+            let error = read(config).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Compares what a pod has with what we would put there, in every field that carries security. Defaults of newer servers and
+//! additions that cannot harm the sidecar are no drift.
+
+use serde_json::Value;
+use tollgate_shared::contract::{BOOTSTRAP_PATH, BOOTSTRAP_VOLUME, ENV_PREFIX, RESERVED_VOLUMES};
+
+use super::pod::{Container, flag, list, number, object, text};
+use crate::reason::Denial;
+
+/// Where identity webhooks mount their tokens into every container, ours included.
+const FOREIGN_MOUNTS: &str = "/var/run/secrets/";
+
+/// Whether a container of our name is one that we made, perhaps in another release: in shape, whatever its content.
+pub(crate) fn is_ours(container: &Container<'_>) -> Result<bool, Denial> {
+    let boots = |mount: &super::pod::Mount<'_>| {
+        mount.volume == BOOTSTRAP_VOLUME && mount.path == BOOTSTRAP_PATH
+    };
+    Ok(text(container.value, "restartPolicy")? == Some("Always")
+        && container.mounts()?.iter().any(boots))
+}
+
+/// The first field in which `actual` differs from `wanted` to the sidecar's harm. `images` are those accepted.
+pub(crate) fn container<'a>(
+    actual: &Container<'a>,
+    wanted: &Value,
+    images: &[&str],
+) -> Result<Option<&'a str>, Denial> {
+    let value = actual.value;
+    if !text(value, "image")?.is_some_and(|image| images.contains(&image)) {
+        return Ok(Some("image"));
+    }
+    for field in [
+        "command",
+        "args",
+        "restartPolicy",
+        "ports",
+        "securityContext",
+    ] {
+        if !covers(value.get(field), wanted.get(field)) {
+            return Ok(Some(field));
+        }
+    }
+    for (pointer, field) in [
+        ("/startupProbe/exec", "startupProbe"),
+        ("/livenessProbe/httpGet", "livenessProbe"),
+    ] {
+        if !covers(value.pointer(pointer), wanted.pointer(pointer)) {
+            return Ok(Some(field));
+        }
+    }
+    for field in [
+        "envFrom",
+        "lifecycle",
+        "readinessProbe",
+        "restartPolicyRules",
+        "stdin",
+        "tty",
+        "volumeDevices",
+        "workingDir",
+    ] {
+        if !is_empty(value.get(field)) {
+            return Ok(Some(field));
+        }
+    }
+    if loosens(value)? {
+        return Ok(Some("securityContext"));
+    }
+    if opens_host_port(value)? {
+        return Ok(Some("ports"));
+    }
+    if !same_environment(value, wanted)? {
+        return Ok(Some("env"));
+    }
+    Ok((!same_mounts(actual, wanted)?).then_some("volumeMounts"))
+}
+
+/// Whether `actual` has all that `wanted` has: objects may hold more, lists may not.
+pub(crate) fn covers(actual: Option<&Value>, wanted: Option<&Value>) -> bool {
+    match (actual, wanted) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(Value::Object(actual)), Some(Value::Object(wanted))) => wanted
+            .iter()
+            .all(|(key, wanted)| covers(actual.get(key), Some(wanted))),
+        (Some(Value::Array(actual)), Some(Value::Array(wanted))) => {
+            let mut pairs = actual.iter().zip(wanted);
+            actual.len() == wanted.len() && pairs.all(|(a, w)| covers(Some(a), Some(w)))
+        }
+        (Some(actual), Some(wanted)) => actual == wanted,
+    }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// Whether the security context has, beside what we wrote, something that takes protection away.
+fn loosens(container: &Value) -> Result<bool, Denial> {
+    let Some(context) = object(container, "securityContext")? else {
+        return Ok(true);
+    };
+    let adds = match object(context, "capabilities")? {
+        Some(capabilities) => !list(capabilities, "add")?.items.is_empty(),
+        None => false,
+    };
+    let unmasked = text(context, "procMount")?.is_some_and(|mount| mount != "Default");
+    let unconfined = match object(context, "appArmorProfile")? {
+        Some(profile) => text(profile, "type")? == Some("Unconfined"),
+        None => false,
+    };
+    Ok(adds || unmasked || unconfined || number(context, "runAsUser")? == Some(0))
+}
+
+fn opens_host_port(container: &Value) -> Result<bool, Denial> {
+    for port in list(container, "ports")?.items {
+        if number(port, "hostPort")?.is_some_and(|port| port != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Our variables are all there with our values and no other of our prefix is; the sidecar reads no others.
+fn same_environment(actual: &Value, wanted: &Value) -> Result<bool, Denial> {
+    let ours = |entry: &&Value| {
+        let name = entry.get("name").and_then(Value::as_str);
+        name.is_none_or(|name| name.starts_with(ENV_PREFIX))
+    };
+    let actual: Vec<&Value> = list(actual, "env")?.items.iter().filter(ours).collect();
+    let wanted = list(wanted, "env")?.items;
+    let has = |wanted: &Value| actual.iter().any(|entry| same_variable(entry, wanted));
+    Ok(actual.len() == wanted.len() && wanted.iter().all(has))
+}
+
+/// An empty `value` may be left out by the API server.
+fn same_variable(actual: &Value, wanted: &Value) -> bool {
+    let part = |of: &Value, key| match of.get(key) {
+        Some(Value::String(text)) if text.is_empty() => None,
+        other => other.cloned(),
+    };
+    part(actual, "name") == part(wanted, "name")
+        && part(actual, "value") == part(wanted, "value")
+        && match (actual.get("valueFrom"), wanted.get("valueFrom")) {
+            (None | Some(Value::Null), None) => true,
+            (actual, wanted) => wanted.is_some() && covers(actual, wanted),
+        }
+}
+
+/// Our mounts are all there, unchanged; others lie where they cannot shadow anything of ours.
+fn same_mounts(actual: &Container<'_>, wanted: &Value) -> Result<bool, Denial> {
+    let wanted = list(wanted, "volumeMounts")?.items;
+    let mut found = 0;
+    for mount in actual.mounts()? {
+        if RESERVED_VOLUMES.contains(&mount.volume) {
+            let plain = is_empty(mount.value.get("subPath"))
+                && is_empty(mount.value.get("subPathExpr"))
+                && text(mount.value, "mountPropagation")?.is_none_or(|how| how == "None");
+            let same = |wanted: &Value| {
+                covers(Some(mount.value), Some(wanted))
+                    && flag(mount.value, "readOnly").ok() == flag(wanted, "readOnly").ok()
+            };
+            if !plain || !wanted.iter().any(same) {
+                return Ok(false);
+            }
+            found += 1;
+        } else if !mount.path.starts_with(FOREIGN_MOUNTS) || mount.path.contains("..") {
+            return Ok(false);
+        }
+    }
+    Ok(found == wanted.len())
+}

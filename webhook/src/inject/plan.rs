@@ -1,0 +1,308 @@
+//! What a pod lacks to be as we want it. Mutation applies the plan; validation wants it to hold nothing that matters.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tollgate_shared::contract::{
+    CONTAINER, INJECTED_ANNOTATION, Injection, RESERVED_VOLUMES, Settings,
+};
+
+use super::agent::Agent;
+use super::config::InjectConfig;
+use super::patch::{Changes, PatchOp, add, append, escape, prepend};
+use super::pod::{Container, Pod, flag, list, text};
+use super::select::{Selection, select};
+use super::{Context, drift, hazard, resources, settings, sidecar, token};
+use crate::reason::{Denial, Reason};
+
+/// Which images a sidecar may have without being replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Images {
+    /// This release's alone.
+    Current,
+    /// Those of other releases too, as configured.
+    AlsoPrevious,
+}
+
+/// What a pod needs.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing of ours.
+    Leave(Reason),
+    /// These changes.
+    Change {
+        changes: Changes,
+        warnings: Vec<String>,
+    },
+}
+
+/// Plans for one pod, or refuses it.
+pub(crate) fn plan(pod: &Value, context: &Context<'_>, images: Images) -> Result<Outcome, Denial> {
+    let pod = Pod::read(pod)?;
+    match select(&pod, context)? {
+        Selection::Ignore(reason) => Ok(Outcome::Leave(reason)),
+        Selection::Leave(reason) => {
+            refuse_reserved(&pod)?;
+            Ok(Outcome::Leave(reason))
+        }
+        Selection::LeaveIfTokenFree => {
+            refuse_reserved(&pod)?;
+            token_free(&pod, context.config)?;
+            Ok(Outcome::Leave(Reason::OptedOut))
+        }
+        Selection::Inject => Plan::new(&pod, context, images)?.run(),
+    }
+}
+
+/// Refuses our names in a pod that we do not inject: its `tollgate` container would write records that nobody made.
+fn refuse_reserved(pod: &Pod<'_>) -> Result<(), Denial> {
+    if pod
+        .all()
+        .chain(&pod.ephemeral)
+        .any(|container| container.name == CONTAINER)
+    {
+        return Err(reserved_container());
+    }
+    match pod
+        .volumes
+        .iter()
+        .find(|volume| RESERVED_VOLUMES.contains(&volume.name))
+    {
+        Some(volume) => Err(reserved_volume(volume.name)),
+        None => Ok(()),
+    }
+}
+
+fn reserved_container() -> Denial {
+    let message = format!("the name {CONTAINER} is reserved for the sidecar; rename the container");
+    Denial::new(Reason::ReservedName, message)
+}
+
+fn reserved_volume(name: &str) -> Denial {
+    let message = format!("the volume name {name} is reserved for the sidecar; rename the volume");
+    Denial::new(Reason::ReservedName, message)
+}
+
+/// Whether a pod that opts out of an enforced namespace may.
+fn token_free(pod: &Pod<'_>, config: &InjectConfig) -> Result<(), Denial> {
+    token::refuse_all(pod, config)
+        .and_then(|()| hazard::refuse_host_access(pod, Injection::Enforced))
+        .map_err(|denial| {
+            let message = format!(
+                "this namespace is enforced, and the pod opts out but is not token-free ({denial}); let it be injected, or \
+                 set automountServiceAccountToken: false and remove what is named"
+            );
+            Denial::new(Reason::NotTokenFree, message)
+        })
+}
+
+/// Everything that the changes of one pod depend on.
+#[derive(Debug)]
+struct Plan<'a> {
+    pod: &'a Pod<'a>,
+    config: &'a InjectConfig,
+    images: Images,
+    settings: Settings,
+    /// The sidecar as it should be.
+    sidecar: Value,
+    /// The sidecar as it is: its place among the init containers.
+    present: Option<(usize, &'a Container<'a>)>,
+    /// Names of the API server's token volumes.
+    stripped: Vec<&'a str>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(pod: &'a Pod<'a>, context: &Context<'a>, images: Images) -> Result<Self, Denial> {
+        let config = context.config;
+        let present = present(pod)?;
+        let wishes = settings::read(pod, config)?;
+        let mut settings = wishes.settings.clone();
+        hazard::refuse_host_access(pod, context.injection.unwrap_or(Injection::Enforced))?;
+        hazard::refuse_sharing(pod, &settings, config.assign_uid)?;
+        token::refuse_foreign(pod, config)?;
+        let agents = pod.all().filter(|container| container.name != CONTAINER);
+        settings.containers = agents.map(|agent| agent.name.to_owned()).collect();
+        let resources = resources::resources(pod, &wishes)?;
+        let mut stripped = Vec::new();
+        for volume in &pod.volumes {
+            if !RESERVED_VOLUMES.contains(&volume.name) && token::is_api_server_volume(volume)? {
+                stripped.push(volume.name);
+            }
+        }
+        Ok(Self {
+            sidecar: sidecar::container(config, &settings, resources),
+            pod,
+            config,
+            images,
+            settings,
+            present,
+            stripped,
+        })
+    }
+
+    fn run(self) -> Result<Outcome, Denial> {
+        let mut changes = Changes::default();
+        let mut warnings = Vec::new();
+        self.automount(&mut changes)?;
+        self.volumes(&mut changes)?;
+        for container in self
+            .pod
+            .all()
+            .filter(|container| container.name != CONTAINER)
+        {
+            let agent = Agent {
+                container,
+                stripped: &self.stripped,
+                port: self.settings.port,
+            };
+            agent.prepare(&mut changes, &mut warnings)?;
+        }
+        // Last of the containers: it moves the indexes of the others.
+        self.sidecar(&mut changes)?;
+        self.annotation(&mut changes)?;
+        Ok(Outcome::Change { changes, warnings })
+    }
+
+    /// Without the flag the API server's second pass brings the token back.
+    fn automount(&self, changes: &mut Changes) -> Result<(), Denial> {
+        let key = "automountServiceAccountToken";
+        let off = self.pod.spec.get(key).is_some_and(|value| !value.is_null())
+            && !flag(self.pod.spec, key)?;
+        if !off {
+            let op = add(format!("/spec/{key}"), false);
+            changes.must(op, Reason::TokenLeft, format!("spec.{key} is not false"));
+        }
+        Ok(())
+    }
+
+    fn volumes(&self, changes: &mut Changes) -> Result<(), Denial> {
+        let mut missing = Vec::new();
+        for (name, wanted) in sidecar::volumes() {
+            let mut found = self.pod.volumes.iter().filter(|volume| volume.name == name);
+            let (first, second) = (found.next(), found.next());
+            match first {
+                None => missing.push(wanted),
+                Some(_) if second.is_some() => return Err(reserved_volume(name)),
+                Some(volume) if drift::covers(Some(volume.value), Some(&wanted)) => {}
+                // Ours of another release; without our sidecar it is somebody else's.
+                Some(volume) if self.present.is_some() => {
+                    let path = format!("/spec/volumes/{}", volume.index);
+                    let message = format!("volume {name} was changed after injection");
+                    let op = PatchOp::Replace {
+                        path,
+                        value: wanted,
+                    };
+                    changes.must(op, Reason::SidecarDrift, message);
+                }
+                Some(_) => return Err(reserved_volume(name)),
+            }
+        }
+        for volume in self.pod.volumes.iter().rev() {
+            if self.stripped.contains(&volume.name) {
+                let path = format!("/spec/volumes/{}", volume.index);
+                let message = format!("volume {} holds the API server's token", volume.name);
+                changes.must(PatchOp::Remove { path }, Reason::TokenLeft, message);
+            }
+        }
+        let absent = list(self.pod.spec, "volumes")?.absent;
+        for op in append("/spec/volumes", absent, missing) {
+            changes.must(
+                op,
+                Reason::SidecarDrift,
+                "a volume of the sidecar is missing",
+            );
+        }
+        Ok(())
+    }
+
+    fn sidecar(&self, changes: &mut Changes) -> Result<(), Denial> {
+        let at = |index| format!("/spec/initContainers/{index}");
+        let Some((index, container)) = self.present else {
+            let absent = list(self.pod.spec, "initContainers")?.absent;
+            for op in prepend("/spec/initContainers", absent, vec![self.sidecar.clone()]) {
+                let message =
+                    "the pod has no sidecar; was it created while the webhook did not see it?";
+                changes.must(op, Reason::SidecarMissing, message);
+            }
+            return Ok(());
+        };
+        let drift = drift::container(container, &self.sidecar, &self.images())?;
+        let wanted = self.sidecar.get("resources").unwrap_or(&Value::Null);
+        let actual = container.value.get("resources").unwrap_or(&Value::Null);
+        let replace = PatchOp::Replace {
+            path: at(index),
+            value: self.sidecar.clone(),
+        };
+        if let Some(field) = drift {
+            let message = format!("the sidecar's {field} was changed after injection");
+            changes.must(replace, Reason::SidecarDrift, message);
+        } else if resources::lowered(actual, wanted)?.is_some() {
+            changes.may(replace);
+        }
+        if index != 0 {
+            let op = PatchOp::Move {
+                from: at(index),
+                path: at(0),
+            };
+            let message = "the sidecar is not the first init container; a later webhook put another one before it";
+            changes.must(op, Reason::SidecarDrift, message);
+        }
+        Ok(())
+    }
+
+    fn images(&self) -> Vec<&str> {
+        let mut images = vec![self.config.image.as_str()];
+        if self.images == Images::AlsoPrevious {
+            images.extend(self.config.previous_images.iter().map(String::as_str));
+        }
+        images
+    }
+
+    /// Tells people what was injected; proves nothing.
+    fn annotation(&self, changes: &mut Changes) -> Result<(), Denial> {
+        let digest = Sha256::digest(self.sidecar.to_string());
+        let digest: String = digest
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let value = format!("{}-{digest}", env!("CARGO_PKG_VERSION"));
+        match self.pod.annotations()? {
+            None => changes.may(add(
+                "/metadata/annotations",
+                json!({ (INJECTED_ANNOTATION): value }),
+            )),
+            Some(map) if text(map, INJECTED_ANNOTATION)? == Some(&value) => {}
+            Some(_) => {
+                let path = format!("/metadata/annotations/{}", escape(INJECTED_ANNOTATION));
+                changes.may(add(path, value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Our sidecar among the init containers, if it is there. A container of its name that is not ours is denied.
+fn present<'a>(pod: &'a Pod<'a>) -> Result<Option<(usize, &'a Container<'a>)>, Denial> {
+    let named = |container: &&Container<'_>| container.name == CONTAINER;
+    if pod
+        .containers
+        .iter()
+        .chain(&pod.ephemeral)
+        .any(|container| named(&container))
+    {
+        return Err(reserved_container());
+    }
+    let mut found = pod
+        .init
+        .iter()
+        .enumerate()
+        .filter(|(_, container)| named(container));
+    let (first, second) = (found.next(), found.next());
+    match first {
+        None => Ok(None),
+        Some((index, container)) if second.is_none() && drift::is_ours(container)? => {
+            Ok(Some((index, container)))
+        }
+        Some(_) => Err(reserved_container()),
+    }
+}

@@ -1,0 +1,205 @@
+//! A pod as raw JSON, read with care: what is absent or null is empty, what has another type than the API's is a denial, never
+//! a default. Knows nothing of what we inject.
+
+use serde_json::Value;
+
+use crate::reason::{Denial, Reason};
+
+/// A list that may be absent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct List<'a> {
+    pub(crate) items: &'a [Value],
+    /// Not there, or null: an operation must make it before it can add to it.
+    pub(crate) absent: bool,
+}
+
+/// The list `key` of `parent`.
+pub(crate) fn list<'a>(parent: &'a Value, key: &str) -> Result<List<'a>, Denial> {
+    match parent.get(key) {
+        None | Some(Value::Null) => Ok(List {
+            items: &[],
+            absent: true,
+        }),
+        Some(Value::Array(items)) => Ok(List {
+            items,
+            absent: false,
+        }),
+        Some(_) => Err(Denial::malformed(key, "a list")),
+    }
+}
+
+/// The text `key` of `parent`, if it is there.
+pub(crate) fn text<'a>(parent: &'a Value, key: &str) -> Result<Option<&'a str>, Denial> {
+    match parent.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Denial::malformed(key, "a text")),
+    }
+}
+
+/// The flag `key` of `parent`; absent is false.
+pub(crate) fn flag(parent: &Value, key: &str) -> Result<bool, Denial> {
+    match parent.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(Denial::malformed(key, "a boolean")),
+    }
+}
+
+/// The whole number `key` of `parent`, if it is there.
+pub(crate) fn number(parent: &Value, key: &str) -> Result<Option<i64>, Denial> {
+    match parent.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(Denial::malformed(key, "a whole number")),
+        },
+    }
+}
+
+/// The object `key` of `parent`, if it is there.
+pub(crate) fn object<'a>(parent: &'a Value, key: &str) -> Result<Option<&'a Value>, Denial> {
+    match parent.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value @ Value::Object(_)) => Ok(Some(value)),
+        Some(_) => Err(Denial::malformed(key, "an object")),
+    }
+}
+
+/// A container with its place in the pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Container<'a> {
+    pub(crate) name: &'a str,
+    /// JSON Pointer.
+    pub(crate) path: String,
+    pub(crate) value: &'a Value,
+}
+
+/// A volume with its place in the pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Volume<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) index: usize,
+    pub(crate) value: &'a Value,
+}
+
+/// A mount of a volume in a container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mount<'a> {
+    /// Name of the volume.
+    pub(crate) volume: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) value: &'a Value,
+}
+
+impl<'a> Container<'a> {
+    /// Its mounts, in order.
+    pub(crate) fn mounts(&self) -> Result<Vec<Mount<'a>>, Denial> {
+        let read = |value: &'a Value| {
+            let wrong = || Denial::malformed("volumeMounts", "a list of mounts");
+            Ok(Mount {
+                volume: text(value, "name")?.ok_or_else(wrong)?,
+                path: text(value, "mountPath")?.ok_or_else(wrong)?,
+                value,
+            })
+        };
+        list(self.value, "volumeMounts")?
+            .items
+            .iter()
+            .map(read)
+            .collect()
+    }
+}
+
+/// A pod.
+#[derive(Debug)]
+pub(crate) struct Pod<'a> {
+    pub(crate) metadata: &'a Value,
+    pub(crate) spec: &'a Value,
+    pub(crate) init: Vec<Container<'a>>,
+    pub(crate) containers: Vec<Container<'a>>,
+    pub(crate) ephemeral: Vec<Container<'a>>,
+    pub(crate) volumes: Vec<Volume<'a>>,
+}
+
+impl<'a> Pod<'a> {
+    /// Reads a pod.
+    pub(crate) fn read(pod: &'a Value) -> Result<Self, Denial> {
+        let part = |key| object(pod, key)?.ok_or_else(|| Denial::malformed(key, "there"));
+        let (metadata, spec) = (part("metadata")?, part("spec")?);
+        let containers = containers(spec, "containers")?;
+        if containers.is_empty() {
+            return Err(Denial::new(Reason::BadRequest, "the pod has no container"));
+        }
+        Ok(Self {
+            metadata,
+            spec,
+            init: self::containers(spec, "initContainers")?,
+            containers,
+            ephemeral: self::containers(spec, "ephemeralContainers")?,
+            volumes: volumes(spec)?,
+        })
+    }
+
+    /// Init containers and containers, in the order in which they start.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Container<'a>> {
+        self.init.iter().chain(&self.containers)
+    }
+
+    /// The value of a label.
+    pub(crate) fn label(&self, key: &str) -> Result<Option<&'a str>, Denial> {
+        match object(self.metadata, "labels")? {
+            Some(labels) => text(labels, key),
+            None => Ok(None),
+        }
+    }
+
+    /// The pod's annotations; `None` where there are none.
+    pub(crate) fn annotations(&self) -> Result<Option<&'a Value>, Denial> {
+        object(self.metadata, "annotations")
+    }
+
+    /// The value of an annotation.
+    pub(crate) fn annotation(&self, key: &str) -> Result<Option<&'a str>, Denial> {
+        match self.annotations()? {
+            Some(annotations) => text(annotations, key),
+            None => Ok(None),
+        }
+    }
+}
+
+fn containers<'a>(spec: &'a Value, key: &str) -> Result<Vec<Container<'a>>, Denial> {
+    let items = list(spec, key)?.items.iter().enumerate();
+    let read = |(index, value): (usize, &'a Value)| {
+        let name = text(value, "name")?.unwrap_or_default();
+        if !is_label(name) {
+            let message = format!("{key} has a container whose name is no DNS label: {name:?}");
+            return Err(Denial::new(Reason::BadRequest, message));
+        }
+        Ok(Container {
+            name,
+            path: format!("/spec/{key}/{index}"),
+            value,
+        })
+    };
+    items.map(read).collect()
+}
+
+fn volumes(spec: &Value) -> Result<Vec<Volume<'_>>, Denial> {
+    let items = list(spec, "volumes")?.items.iter().enumerate();
+    let read = |(index, value)| {
+        let name = text(value, "name")?;
+        let name = name.ok_or_else(|| Denial::malformed("volumes", "a list of named volumes"))?;
+        Ok(Volume { name, index, value })
+    };
+    items.map(read).collect()
+}
+
+/// Whether `name` is a DNS label (RFC 1123). The names go into a list between commas and become names of folders.
+fn is_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}

@@ -1,0 +1,181 @@
+//! Judges the final object. Other webhooks may change a pod after us, so the mutating stage proves nothing: a created pod must be
+//! one that [`crate::inject`] would leave as it is, but for conveniences. Pure.
+
+use serde_json::Value;
+use tollgate_shared::contract::{CONTAINER, Injection, RESERVED_VOLUMES};
+
+use crate::inject::{
+    Container, Context, Images, Outcome, Pod, lowered, plan, refuse_capabilities, refuse_uid,
+};
+use crate::reason::{Denial, Reason};
+
+/// What is being done to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// CREATE of `pods`.
+    Create,
+    /// UPDATE of `pods/ephemeralcontainers`.
+    EphemeralContainers,
+    /// UPDATE of `pods/resize`.
+    Resize,
+    /// Anything else, which is none of this stage's business.
+    Other,
+}
+
+impl Operation {
+    /// From the words of an AdmissionRequest.
+    #[must_use]
+    pub fn new(operation: &str, subresource: &str) -> Self {
+        match (operation, subresource) {
+            ("CREATE", "") => Self::Create,
+            ("UPDATE", "ephemeralcontainers") => Self::EphemeralContainers,
+            ("UPDATE", "resize") => Self::Resize,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The result of a judgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Allowed.
+    Allow(Reason),
+    /// Refused.
+    Deny(Denial),
+}
+
+impl Verdict {
+    /// The reason, for the metric.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Allow(reason) => *reason,
+            Self::Deny(denial) => denial.reason,
+        }
+    }
+}
+
+/// Judges `pod` as the API server is about to store it; `old` is what it was, on an UPDATE.
+#[must_use]
+pub fn validate(
+    operation: Operation,
+    pod: &Value,
+    old: Option<&Value>,
+    context: &Context<'_>,
+) -> Verdict {
+    let judged = match operation {
+        Operation::Create => created(pod, context),
+        Operation::EphemeralContainers => debugged(pod, old, context),
+        Operation::Resize => resized(pod, old, context),
+        Operation::Other => Ok(Reason::NotApplicable),
+    };
+    judged.map_or_else(Verdict::Deny, Verdict::Allow)
+}
+
+fn created(pod: &Value, context: &Context<'_>) -> Result<Reason, Denial> {
+    match plan(pod, context, Images::AlsoPrevious)? {
+        Outcome::Leave(reason) => Ok(reason),
+        Outcome::Change { changes, .. } => match changes.into_denial() {
+            None => Ok(Reason::Valid),
+            Some(denial) => Err(denial),
+        },
+    }
+}
+
+/// The pod before an UPDATE. The API server always sends it.
+fn before(old: Option<&Value>) -> Result<Pod<'_>, Denial> {
+    Pod::read(old.ok_or_else(|| Denial::malformed("oldObject", "there"))?)
+}
+
+fn sidecar<'p, 'a>(pod: &'p Pod<'a>) -> Option<&'p Container<'a>> {
+    pod.init
+        .iter()
+        .find(|container| container.name == CONTAINER)
+}
+
+/// Judges the ephemeral containers that are new; the others were judged when they came.
+fn debugged(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Reason, Denial> {
+    let Some(injection) = context.injection else {
+        return Ok(Reason::NotManaged);
+    };
+    let (pod, old) = (Pod::read(pod)?, before(old)?);
+    if sidecar(&pod).is_none() {
+        return Ok(Reason::NotApplicable);
+    }
+    let known: Vec<&str> = old
+        .ephemeral
+        .iter()
+        .map(|container| container.name)
+        .collect();
+    for container in pod
+        .ephemeral
+        .iter()
+        .filter(|new| !known.contains(&new.name))
+    {
+        judge_ephemeral(container, injection, context.config.assign_uid)?;
+    }
+    Ok(Reason::Valid)
+}
+
+fn judge_ephemeral(
+    container: &Container<'_>,
+    injection: Injection,
+    assign_uid: bool,
+) -> Result<(), Denial> {
+    let name = container.name;
+    if name == CONTAINER {
+        let message = format!("the name {CONTAINER} is reserved for the sidecar");
+        return Err(Denial::new(Reason::ReservedName, message));
+    }
+    if container
+        .value
+        .get("targetContainerName")
+        .and_then(Value::as_str)
+        == Some(CONTAINER)
+    {
+        let message = format!(
+            "ephemeral container {name} would see the sidecar's processes; target an agent container instead"
+        );
+        return Err(Denial::new(Reason::DebugSidecar, message));
+    }
+    for mount in container.mounts()? {
+        if RESERVED_VOLUMES.contains(&mount.volume) {
+            let message = format!(
+                "ephemeral container {name} mounts {}, which is the sidecar's",
+                mount.volume
+            );
+            return Err(Denial::new(Reason::ReservedVolume, message));
+        }
+    }
+    if assign_uid {
+        refuse_uid(container.value, &format!("ephemeral container {name}"))?;
+    }
+    refuse_capabilities(container, injection)
+}
+
+/// The sidecar's resources may grow, not shrink.
+fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Reason, Denial> {
+    if context.injection.is_none() {
+        return Ok(Reason::NotManaged);
+    }
+    let (pod, old) = (Pod::read(pod)?, before(old)?);
+    let (Some(new), Some(was)) = (sidecar(&pod), sidecar(&old)) else {
+        return Ok(Reason::NotApplicable);
+    };
+    let resources = |container: &Container<'_>| {
+        container
+            .value
+            .get("resources")
+            .cloned()
+            .unwrap_or_default()
+    };
+    match lowered(&resources(new), &resources(was))? {
+        None => Ok(Reason::Valid),
+        Some(amount) => {
+            let message = format!(
+                "the resize lowers {amount} of the sidecar; resize the agent's containers alone"
+            );
+            Err(Denial::new(Reason::SidecarResize, message))
+        }
+    }
+}
