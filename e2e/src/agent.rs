@@ -154,8 +154,13 @@ impl Agent {
     /// # Errors
     /// The command could not be run at all.
     pub async fn exec_in(&self, container: &str, command: &[&str]) -> anyhow::Result<Output> {
-        let pods = self.namespace.pods();
-        let run = exec::run(&pods, &self.name, container, command.iter().copied());
+        let target = exec::Target {
+            client: &self.namespace.cluster.client,
+            namespace: &self.namespace.name,
+            pod: &self.name,
+            container,
+        };
+        let run = exec::run(target, command);
         tokio::time::timeout(Duration::from_secs(120), run)
             .await
             .with_context(|| format!("waited 120 s in vain for the end of {command:?}"))?

@@ -3,13 +3,36 @@
 use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
+use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use kube::api::{Api, AttachParams};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use kube::Resource as _;
+use kube::api::AttachParams;
+use kube::core::Request;
 
-/// How much of a stream waits for us before the API server is held up, in bytes.
-const BUFFER: usize = 1024 * 1024;
+// Channels of the subprotocol `v4.channel.k8s.io` and later (`k8s.io/client-go/tools/remotecommand/websocket.go`).
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+
+/// Where a command runs.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Client of the cluster.
+    pub client: &'a kube::Client,
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Name of the pod.
+    pub pod: &'a str,
+    /// Name of the container.
+    pub container: &'a str,
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.pod, self.container)
+    }
+}
 
 /// What a command left behind.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,18 +83,9 @@ impl Output {
 ///
 /// # Errors
 /// The command could not be run at all; a failed command is an [`Output`].
-pub async fn run<'a>(
-    pods: &Api<Pod>,
-    pod: &str,
-    container: &str,
-    command: impl IntoIterator<Item = &'a str>,
-) -> anyhow::Result<Output> {
+pub async fn run(target: Target<'_>, command: &[&str]) -> anyhow::Result<Output> {
     let mut stdout = Vec::new();
-    let (code, stderr) = stream(pods, pod, container, command, async |reader| {
-        reader.read_to_end(&mut stdout).await?;
-        Ok(())
-    })
-    .await?;
+    let (code, stderr) = stream(target, command, |bytes| stdout.extend_from_slice(bytes)).await?;
     Ok(Output {
         code,
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -79,45 +93,47 @@ pub async fn run<'a>(
     })
 }
 
-/// Runs a command to its end while `read` takes its standard output; returns exit code and standard error.
+/// Runs a command to its end while `take` gets its standard output; returns exit code and standard error.
 ///
 /// # Errors
-/// The command could not be run at all, or `read` failed.
-pub async fn stream<'a>(
-    pods: &Api<Pod>,
-    pod: &str,
-    container: &str,
-    command: impl IntoIterator<Item = &'a str>,
-    read: impl AsyncFnOnce(&mut (dyn AsyncRead + Send + Unpin)) -> anyhow::Result<()>,
+/// The command could not be run at all.
+pub async fn stream(
+    target: Target<'_>,
+    command: &[&str],
+    mut take: impl FnMut(&[u8]),
 ) -> anyhow::Result<(i32, String)> {
+    let program = command.first().unwrap_or(&"nothing");
+    let what = || format!("exec of {program} in {}/{}", target.pod, target.container);
     let params = AttachParams::default()
-        .container(container)
+        .container(target.container)
         .stdin(false)
         .stdout(true)
-        .stderr(true)
-        .max_stdout_buf_size(BUFFER)
-        .max_stderr_buf_size(BUFFER);
-    let command: Vec<&str> = command.into_iter().collect();
-    let what = || {
-        format!(
-            "exec of {} in {pod}/{container}",
-            command.first().unwrap_or(&"")
-        )
-    };
-    let mut process = pods
-        .exec(pod, command.clone(), &params)
-        .await
+        .stderr(true);
+    let request = Request::new(Pod::url_path(&(), Some(target.namespace)))
+        .exec(target.pod, command.iter().copied(), &params)
         .with_context(what)?;
-    let mut stdout = process.stdout().context("exec without stdout")?;
-    let mut stderr = process.stderr().context("exec without stderr")?;
-    let status = process.take_status().context("exec without status")?;
+    let connection = target.client.connect(request).await.with_context(what)?;
+    let mut messages = connection.into_stream();
     let mut errors = Vec::new();
-    let (out, err) = tokio::join!(read(&mut stdout), stderr.read_to_end(&mut errors));
-    out.with_context(what)?;
-    err.with_context(what)?;
-    let status = status
-        .await
-        .with_context(|| format!("{} was cut off", what()))?;
+    let mut status: Option<Status> = None;
+    // The status may overtake the output, so only the end of the connection is the end: kube's own `Api::exec` stops at the
+    // status and loses what comes after it.
+    while let Some(message) = messages.next().await {
+        let message = message.with_context(what)?;
+        if !message.is_binary() {
+            continue;
+        }
+        let data = message.into_data();
+        match data.split_first() {
+            Some((&STDOUT, bytes)) => take(bytes),
+            Some((&STDERR, bytes)) => errors.extend_from_slice(bytes),
+            Some((&STATUS, bytes)) if !bytes.is_empty() => {
+                status = Some(serde_json::from_slice(bytes).with_context(what)?);
+            }
+            _ => {}
+        }
+    }
+    let status = status.with_context(|| format!("{} was cut off", what()))?;
     let code = exit_code(&status).with_context(what)?;
     Ok((code, String::from_utf8_lossy(&errors).into_owned()))
 }

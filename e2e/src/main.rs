@@ -90,9 +90,8 @@ fn show_report(out: &mut impl std::io::Write, report: &Report) -> std::io::Resul
     for (container, walk) in &report.walked {
         writeln!(
             out,
-            "{container}: read {} files and process entries, {} bytes; {} distinct strings shaped like a token",
+            "{container}: looked at {} files and process entries; {} distinct strings shaped like a token",
             walk.files,
-            walk.bytes,
             walk.tokens.len()
         )?;
     }

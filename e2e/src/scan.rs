@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::Api;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tollgate_shared::contract::CONTAINER;
 
 use self::split::Splitter;
@@ -23,17 +22,28 @@ use crate::{exec, wait};
 /// Longest walk of one container.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Names every file on a line of its own, after a mark that no file can know, and then writes its content. `find` is faster and
-/// knows files in folders without leave to read them; without it the shell walks by itself. Processes come and go: a
-/// vanished file is no fault. `/proc` and `/sys` hold the kernel's own files, of which only processes can carry a token.
+/// Names every file on a line of its own, after a mark that no file can know, and writes the content of each file that may hold a
+/// token. `/proc` and `/sys` hold the kernel's own files, of which only those of processes can carry one. Processes come
+/// and go: a vanished file is no fault.
+///
+/// A `grep` that reads past zero bytes chooses the files; with another or none (busybox), all are written. A name with a newline
+/// cannot go through the pipe: such a file is always written. Without `find` the shell walks by itself.
 const WALK: &str = r#"
 mark=$1
-show() {
-    for file do
-        printf '\n%s%s\n' "$mark" "$file"
-        cat "$file" 2>/dev/null || :
-    done
-}
+show='
+mark=$1; shift
+all=1; printf "a\000eyJ" | grep -qaF eyJ 2>/dev/null && all=
+for file do
+    printf "\n%s%s\n" "$mark" "$file"
+    case $all$file in 1* | *"
+"*) cat "$file" 2>/dev/null ;;
+    esac
+done
+[ "$all" ] || grep -lasF -- eyJ "$@" | while IFS= read -r file; do
+    printf "\n%s%s\n" "$mark" "$file"
+    cat "$file" 2>/dev/null
+done
+'
 walk() {
     for entry in "$1"/* "$1"/.*; do
         case $entry in
@@ -41,17 +51,14 @@ walk() {
         esac
         if [ -L "$entry" ]; then continue
         elif [ -d "$entry" ]; then walk "$entry"
-        elif [ -f "$entry" ]; then show "$entry"
+        elif [ -f "$entry" ]; then sh -c "$show" sh "$mark" "$entry"
         fi
     done
 }
 command -v cat >/dev/null || exit 127
-show /proc/[0-9]*/environ /proc/[0-9]*/cmdline
+sh -c "$show" sh "$mark" /proc/[0-9]*/environ /proc/[0-9]*/cmdline
 if find / -path / -prune -exec true {} + 2>/dev/null; then
-    find / \( -path /proc -o -path /sys \) -prune -o -type f -exec sh -c '
-        mark=$1; shift
-        for file do printf "\n%s%s\n" "$mark" "$file"; cat "$file" 2>/dev/null || :; done
-    ' sh "$mark" {} + 2>/dev/null
+    find / \( -path /proc -o -path /sys \) -prune -o -type f -exec sh -c "$show" sh "$mark" {} + 2>/dev/null
 else
     walk ""
 fi
@@ -61,10 +68,8 @@ printf '\n%s%s\n' "$mark" end
 /// What was found in one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// Files and process entries that were read.
+    /// Files and process entries that were looked at.
     pub files: usize,
-    /// Their bytes.
-    pub bytes: u64,
     /// Everything shaped like a token, and where it lies.
     pub tokens: BTreeMap<Jwt, BTreeSet<String>>,
 }
@@ -124,7 +129,13 @@ pub async fn pod(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Resu
             report.not_walked.push((container.clone(), why));
             continue;
         }
-        match walk(&pods, name, container).await {
+        let target = exec::Target {
+            client: &cluster.client,
+            namespace,
+            pod: name,
+            container,
+        };
+        match walk(target).await {
             Ok(walk) => report.walked.push((container.clone(), walk)),
             Err(error) => report
                 .not_walked
@@ -148,23 +159,29 @@ fn not_running(status: Option<&ContainerStatus>) -> Option<String> {
 ///
 /// # Errors
 /// It has no shell or no `cat`, or the walk did not come to its end.
-pub async fn walk(pods: &Api<Pod>, pod: &str, container: &str) -> anyhow::Result<Walk> {
+async fn walk(target: exec::Target<'_>) -> anyhow::Result<Walk> {
     let mark = mark()?;
-    let mut walk = Walk::default();
-    let mut ended = false;
+    let mut splitter = Splitter::new(&mark);
     let command = ["sh", "-c", WALK, "sh", &mark];
-    let run = exec::stream(pods, pod, container, command, async |stdout| {
-        ended = read(stdout, &mark, &mut walk).await?;
-        Ok(())
-    });
+    let run = exec::stream(target, &command, |bytes| splitter.feed(bytes));
     let (code, stderr) = tokio::time::timeout(LIMIT, run)
         .await
         .map_err(|_| anyhow!("the walk took more than {} s", LIMIT.as_secs()))?
         .context("`sh` cannot be run in it")?;
     ensure!(code != 127, "it has no `cat`");
-    // `find` ends with 1 when a folder could not be read; the end mark tells that it came through.
-    ensure!(ended, "the walk broke off with exit code {code}: {stderr}");
-    Ok(walk)
+    let split = splitter.end();
+    ensure!(
+        split.ended,
+        "the walk broke off with exit code {code}: {stderr}"
+    );
+    let mut tokens: BTreeMap<Jwt, BTreeSet<String>> = BTreeMap::new();
+    for (jwt, path) in split.found {
+        tokens.entry(jwt).or_default().insert(path);
+    }
+    Ok(Walk {
+        files: split.files.len(),
+        tokens,
+    })
 }
 
 /// A line that no file holds by chance.
@@ -175,30 +192,6 @@ fn mark() -> anyhow::Result<String> {
         "tollgate-scan-{:032x}:",
         u128::from_ne_bytes(random)
     ))
-}
-
-/// Reads the walk's output; whether it came to its end.
-async fn read(
-    stdout: &mut (dyn AsyncRead + Send + Unpin),
-    mark: &str,
-    walk: &mut Walk,
-) -> anyhow::Result<bool> {
-    let mut splitter = Splitter::new(mark);
-    let mut chunk = vec![0; 256 * 1024];
-    loop {
-        let length = stdout.read(&mut chunk).await?;
-        if length == 0 {
-            break;
-        }
-        walk.bytes += length as u64;
-        splitter.feed(chunk.get(..length).unwrap_or_default());
-    }
-    let split = splitter.end();
-    for (jwt, path) in split.found {
-        walk.tokens.entry(jwt).or_default().insert(path);
-    }
-    walk.files = split.files;
-    Ok(split.ended)
 }
 
 /// Asks the API server about every token, once.

@@ -1,5 +1,7 @@
 //! Splits the output of the walk into files, and looks for tokens in each. Pure; holds no more of a file than one token may be long.
 
+use std::collections::BTreeSet;
+
 use crate::jwt::{Finder, Jwt};
 
 /// Name of the last mark, which is no file.
@@ -10,8 +12,8 @@ const END: &str = "end";
 pub(super) struct Split {
     /// Tokens and the file of each.
     pub(super) found: Vec<(Jwt, String)>,
-    /// Files seen.
-    pub(super) files: usize,
+    /// Names of the files; a name may come more than once.
+    pub(super) files: BTreeSet<String>,
     /// Whether the last mark came.
     pub(super) ended: bool,
 }
@@ -92,7 +94,7 @@ impl Splitter {
         if name == END {
             self.split.ended = true;
         } else {
-            self.split.files += 1;
+            self.split.files.insert(name.clone());
         }
         self.path = name;
     }
@@ -139,7 +141,7 @@ mod tests {
                 [(ONE, "/a"), (TWO, "/b c"), (ONE, "/b c"), (TWO, "/last")],
                 "chunks of {size}"
             );
-            assert_eq!((split.files, split.ended), (4, true));
+            assert_eq!((split.files.len(), split.ended), (4, true));
         }
     }
 
