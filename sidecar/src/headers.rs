@@ -1,18 +1,16 @@
 //! The headers of a call on both legs. Pure: what the agent sent is checked once ([`Hop::of`]), then turned into what the
 //! API server gets ([`Hop::upstream`]); the answer's headers take the way back through [`downstream`].
 //!
-//! Not here: `Host` (dropped; the caller sends the API server's), and the framing of bodies, which is hyper's:
+//! Not here: `Host` (dropped with the `Origin` that repeats it; the caller sends the API server's), and the framing of bodies, which is hyper's:
 //! `Content-Length` is kept (hyper writes that length), `Transfer-Encoding` is dropped (hyper chunks a body of unknown
 //! length anew).
 
+mod checks;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 
 use crate::refusal::{Reason, Refusal};
 
@@ -63,26 +61,18 @@ impl Hop {
         if headers.len() > MAX_FIELDS {
             return Err(bad("the request has more than 512 header fields"));
         }
-        framing(headers)?;
-        let mut wants_upgrade = false;
-        let mut named = Vec::new();
-        for value in headers.get_all(CONNECTION) {
-            let value = value
-                .to_str()
-                .map_err(|_| bad("the Connection header is not plain text"))?;
-            // A substring, as `httpstream.IsUpgradeRequest` has it.
-            wants_upgrade |= contains_upgrade(value);
-            for option in value.split(',').map(str::trim) {
-                named.extend(named_field(option)?);
-            }
-        }
-        let upgrade = if wants_upgrade {
-            upgrade(headers)?
+        checks::framing(headers)?;
+        websocket::check(headers)?;
+        let connection = checks::connection(headers)?;
+        let upgrade = if connection.wants_upgrade {
+            checks::upgrade(headers)?
         } else {
             None
         };
-        websocket::check(headers)?;
-        Ok(Self { upgrade, named })
+        Ok(Self {
+            upgrade,
+            named: connection.named,
+        })
     }
 
     /// The protocol that the agent wants to switch to.
@@ -191,6 +181,7 @@ fn identity(name: &str) -> bool {
             | "cookie2"
             | "audit-id"
             | "host"
+            | "origin"
             | "expect"
             | "forwarded"
             | "x-real-ip"
@@ -212,93 +203,6 @@ fn folded(name: &HeaderName, asks: impl Fn(&str) -> bool) -> bool {
     } else {
         asks(name)
     }
-}
-
-/// One body length at most. hyper refuses most of these shapes itself; this holds for those that it leaves visible.
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some() {
-        return Err(bad("the request has more than one Content-Length"));
-    }
-    if length
-        .is_some_and(|value| value.is_empty() || !value.as_bytes().iter().all(u8::is_ascii_digit))
-    {
-        return Err(bad("the Content-Length is not a number"));
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if length.is_some() {
-            return Err(bad(
-                "the request has both a Content-Length and a Transfer-Encoding",
-            ));
-        }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(bad("the only Transfer-Encoding that is taken is chunked"));
-        }
-    }
-    Ok(())
-}
-
-/// The field that an option of `Connection` names, if it is one that would pass otherwise.
-fn named_field(option: &str) -> Result<Option<HeaderName>, Refusal> {
-    // By far the most common ones, without an allocation.
-    if option.is_empty()
-        || ["close", "keep-alive", "upgrade"]
-            .iter()
-            .any(|known| option.eq_ignore_ascii_case(known))
-    {
-        return Ok(None);
-    }
-    let name = HeaderName::from_bytes(option.as_bytes())
-        .map_err(|_| bad("the Connection header names something that is no header"))?;
-    // We set, read or rely on these: a peer that obeyed the agent would lose them.
-    if folded(&name, identity)
-        || matches!(name.as_str(), "content-length" | "transfer-encoding")
-        || name.as_str().starts_with("sec-websocket-")
-    {
-        return Err(bad(
-            "the Connection header names a header that is not the connection's",
-        ));
-    }
-    Ok((!hop_by_hop(&name)).then_some(name))
-}
-
-fn contains_upgrade(value: &str) -> bool {
-    value
-        .as_bytes()
-        .windows(b"upgrade".len())
-        .any(|window| window.eq_ignore_ascii_case(b"upgrade"))
-}
-
-fn upgrade(headers: &HeaderMap) -> Result<Option<Upgrade>, Refusal> {
-    let mut offered = 0_usize;
-    let mut upgrade = None;
-    for value in headers.get_all(UPGRADE) {
-        let value = value
-            .to_str()
-            .map_err(|_| bad("the Upgrade header is not plain text"))?;
-        for protocol in value.split(',').map(str::trim) {
-            offered = offered.saturating_add(1);
-            for known in [Upgrade::WebSocket, Upgrade::Spdy31] {
-                if protocol.eq_ignore_ascii_case(known.as_str()) {
-                    upgrade = Some(known);
-                }
-            }
-        }
-    }
-    if upgrade.is_some() && offered > 1 {
-        return Err(bad("the Upgrade header offers more than one protocol"));
-    }
-    // Bytes of a body would be read as the first ones of the new protocol.
-    let body = headers.contains_key(TRANSFER_ENCODING)
-        || headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'));
-    if upgrade.is_some() && body {
-        return Err(bad("a request that switches protocols has no body"));
-    }
-    Ok(upgrade)
 }
 
 fn bad(message: &str) -> Refusal {
