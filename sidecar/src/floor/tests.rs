@@ -21,267 +21,104 @@ const METHODS: [Method; 6] = [
 const WRITES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 const READS: [Method; 2] = [Method::GET, Method::HEAD];
 
-/// For each rule: paths that it closes to some methods, and neighbours that stay open to all.
+/// For each rule: its code, the methods that it closes, and a path; then neighbours that stay open.
+const TABLE: &str = "
+floor-token-request  all             /api/v1/namespaces/a/serviceaccounts/b/token
+floor-token-request  all             /api/v1/namespaces/a/serviceaccounts/b/token/
+floor-token-request  all             /api/v1/namespaces/a/serviceaccounts/b/token/x
+floor-token-request  all             /api/v1/serviceaccounts/b/token
+floor-node-proxy     all             /api/v1/nodes/n/proxy
+floor-node-proxy     all             /api/v1/nodes/n/proxy/run/a/b/c?cmd=id
+floor-node-proxy     all             /api/v1/nodes/https:n:10250/proxy/pods
+floor-certificate    POST,PUT,PATCH  /apis/certificates.k8s.io/v1/certificatesigningrequests/x
+floor-certificate    POST,PUT,PATCH  /apis/certificates.k8s.io/v1/certificatesigningrequests
+floor-certificate    POST,PUT,PATCH  /apis/certificates.k8s.io/v1/certificatesigningrequests/x/approval
+floor-certificate    POST,PUT,PATCH  /apis/certificates.k8s.io/v1/certificatesigningrequests/x/status
+floor-certificate    POST,PUT,PATCH  /apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests
+floor-admission      writes          /apis/tollgate.dev/v1alpha1/namespaces/a/policies/x
+floor-admission      writes          /apis/tollgate.dev/v1alpha1/clusterpolicies
+floor-admission      writes          /apis/tollgate.dev/v2/anything/x/status
+floor-admission      writes          /apis/sub.tollgate.dev/v1/things/x
+floor-admission      writes          /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/x
+floor-admission      writes          /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations
+floor-admission      writes          /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/x
+floor-admission      writes          /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/x
+floor-admission      writes          /apis/admissionregistration.k8s.io/v1beta1/mutatingadmissionpolicies/x/status
+floor-admission      writes          /apis/apiextensions.k8s.io/v1/customresourcedefinitions/policies.tollgate.dev
+floor-admission      DELETE          /apis/apiextensions.k8s.io/v1/customresourcedefinitions
+floor-admission      writes          /apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.tollgate.dev
+floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings
+floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings/x
+floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/clusterrolebindings/x
+floor-admission      writes          /apis/authorization.openshift.io/v1/namespaces/a/rolebindings/x
+floor-cluster-ca     writes          /api/v1/namespaces/a/configmaps/kube-root-ca.crt
+floor-cluster-ca     writes          /api/v1/namespaces/a/configmaps/kube-root-ca%2Ecrt
+floor-cluster-ca     DELETE          /api/v1/namespaces/a/configmaps
+floor-cluster-ca     DELETE          /api/v1/configmaps
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=tollgate&command=sh
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?command=sh&container=%74ollgate
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=a&container=tollgate
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=tollgate&container=a
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=&container=tollgate
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=a&container=b
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/exec?container=+Tollgate%0A
+floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/attach?container=tollgate
+# neighbours, open to every method
+-                    none            /api/v1/namespaces/a/serviceaccounts/token
+-                    none            /api/v1/namespaces/a/serviceaccounts/b
+-                    none            /api/v1/namespaces/a/secrets/token
+-                    none            /apis/example.com/v1/namespaces/a/serviceaccounts/b/token
+-                    none            /api/v1/nodes/n
+-                    none            /api/v1/nodes/n/status
+-                    none            /api/v1/nodes/proxy
+-                    none            /api/v1/namespaces/a/services/x/proxy/nodes/n/proxy
+-                    none            /api/v1/namespaces/a/pods/x/proxy/
+-                    none            /apis/certificates.k8s.io/v1beta1/clustertrustbundles/x
+-                    none            /apis/cert-manager.io/v1/namespaces/a/certificaterequests/x
+-                    none            /apis/nottollgate.dev/v1/things/x
+-                    none            /apis/tollgate.dev.example.com/v1/things/x
+-                    none            /apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com
+-                    none            /apis/apiextensions.k8s.io/v1/customresourcedefinitions/x.nottollgate.dev
+-                    none            /apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io
+-                    none            /apis/rbac.authorization.k8s.io/v1/namespaces/a/roles/x
+-                    none            /apis/rbac.authorization.k8s.io/v1/clusterroles/x
+-                    none            /api/v1/namespaces/a/pods/x/binding
+-                    none            /api/v1/namespaces/a/configmaps/other
+-                    none            /api/v1/namespaces/a/secrets/kube-root-ca.crt
+-                    none            /apis/apps/v1/namespaces/a/deployments
+-                    none            /api/v1/namespaces/a/pods/x/exec?command=sh
+-                    none            /api/v1/namespaces/a/pods/x/exec?command=sh&container=agent
+-                    none            /api/v1/namespaces/a/pods/x/exec?container=agent&container=agent
+-                    none            /api/v1/namespaces/a/pods/x/exec?container=agent&command=tollgate
+-                    none            /api/v1/namespaces/a/pods/tollgate/exec?container=agent
+-                    none            /api/v1/namespaces/a/pods/x/log?container=tollgate
+-                    none            /api/v1/namespaces/a/pods/x/portforward
+";
+
 #[test]
 fn closes_what_it_must_and_no_more() {
-    let token = Reason::FloorTokenRequest;
-    let node = Reason::FloorNodeProxy;
-    let certificate = Reason::FloorCertificate;
-    let admission = Reason::FloorAdmission;
-    let ca = Reason::FloorClusterCa;
-    let exec = Reason::FloorSidecarExec;
-    let all: &[Method] = &METHODS;
-    let writes: &[Method] = &WRITES;
-    let named = "/apis/certificates.k8s.io/v1/certificatesigningrequests/x";
-    for (target, reason_closed, closed) in [
-        ("/api/v1/namespaces/a/serviceaccounts/b/token", token, all),
-        ("/api/v1/namespaces/a/serviceaccounts/b/token/", token, all),
-        ("/api/v1/namespaces/a/serviceaccounts/b/token/x", token, all),
-        ("/api/v1/serviceaccounts/b/token", token, all),
-        ("/api/v1/nodes/n/proxy", node, all),
-        ("/api/v1/nodes/n/proxy/run/a/b/c?cmd=id", node, all),
-        ("/api/v1/nodes/https:n:10250/proxy/pods", node, all),
-        (
-            named,
-            certificate,
-            &[Method::POST, Method::PUT, Method::PATCH],
-        ),
-        (
-            "/apis/certificates.k8s.io/v1/certificatesigningrequests",
-            certificate,
-            &[Method::POST, Method::PUT, Method::PATCH],
-        ),
-        (
-            "/apis/certificates.k8s.io/v1/certificatesigningrequests/x/approval",
-            certificate,
-            &[Method::POST, Method::PUT, Method::PATCH],
-        ),
-        (
-            "/apis/certificates.k8s.io/v1/certificatesigningrequests/x/status",
-            certificate,
-            &[Method::POST, Method::PUT, Method::PATCH],
-        ),
-        (
-            "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests",
-            certificate,
-            &[Method::POST, Method::PUT, Method::PATCH],
-        ),
-        (
-            "/apis/tollgate.dev/v1alpha1/namespaces/a/policies/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/tollgate.dev/v1alpha1/clusterpolicies",
-            admission,
-            writes,
-        ),
-        ("/apis/tollgate.dev/v2/anything/x/status", admission, writes),
-        ("/apis/sub.tollgate.dev/v1/things/x", admission, writes),
-        (
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/admissionregistration.k8s.io/v1beta1/mutatingadmissionpolicies/x/status",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/policies.tollgate.dev",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            admission,
-            &[Method::DELETE],
-        ),
-        (
-            "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.tollgate.dev",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/x",
-            admission,
-            writes,
-        ),
-        (
-            "/apis/authorization.openshift.io/v1/namespaces/a/rolebindings/x",
-            admission,
-            writes,
-        ),
-        (
-            "/api/v1/namespaces/a/configmaps/kube-root-ca.crt",
-            ca,
-            writes,
-        ),
-        (
-            "/api/v1/namespaces/a/configmaps/kube-root-ca%2Ecrt",
-            ca,
-            writes,
-        ),
-        ("/api/v1/namespaces/a/configmaps", ca, &[Method::DELETE]),
-        ("/api/v1/configmaps", ca, &[Method::DELETE]),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=tollgate&command=sh",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?command=sh&container=%74ollgate",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=a&container=tollgate",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=tollgate&container=a",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=&container=tollgate",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=a&container=b",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=+Tollgate%0A",
-            exec,
-            all,
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/attach?container=tollgate",
-            exec,
-            all,
-        ),
-        // Neighbours.
-        ("/api/v1/namespaces/a/serviceaccounts/token", token, &[]),
-        ("/api/v1/namespaces/a/serviceaccounts/b", token, &[]),
-        ("/api/v1/namespaces/a/secrets/token", token, &[]),
-        (
-            "/apis/example.com/v1/namespaces/a/serviceaccounts/b/token",
-            token,
-            &[],
-        ),
-        ("/api/v1/nodes/n", node, &[]),
-        ("/api/v1/nodes/n/status", node, &[]),
-        ("/api/v1/nodes/proxy", node, &[]),
-        (
-            "/api/v1/namespaces/a/services/x/proxy/nodes/n/proxy",
-            node,
-            &[],
-        ),
-        ("/api/v1/namespaces/a/pods/x/proxy/", node, &[]),
-        (
-            "/apis/certificates.k8s.io/v1beta1/clustertrustbundles/x",
-            certificate,
-            &[],
-        ),
-        (
-            "/apis/cert-manager.io/v1/namespaces/a/certificaterequests/x",
-            certificate,
-            &[],
-        ),
-        ("/apis/nottollgate.dev/v1/things/x", admission, &[]),
-        ("/apis/tollgate.dev.example.com/v1/things/x", admission, &[]),
-        (
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com",
-            admission,
-            &[],
-        ),
-        (
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/x.nottollgate.dev",
-            admission,
-            &[],
-        ),
-        (
-            "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io",
-            admission,
-            &[],
-        ),
-        (
-            "/apis/rbac.authorization.k8s.io/v1/namespaces/a/roles/x",
-            admission,
-            &[],
-        ),
-        (
-            "/apis/rbac.authorization.k8s.io/v1/clusterroles/x",
-            admission,
-            &[],
-        ),
-        ("/api/v1/namespaces/a/pods/x/binding", admission, &[]),
-        ("/api/v1/namespaces/a/configmaps/other", ca, &[]),
-        ("/api/v1/namespaces/a/secrets/kube-root-ca.crt", ca, &[]),
-        ("/apis/apps/v1/namespaces/a/deployments", ca, &[]),
-        ("/api/v1/namespaces/a/pods/x/exec?command=sh", exec, &[]),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?command=sh&container=agent",
-            exec,
-            &[],
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=agent&container=agent",
-            exec,
-            &[],
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/exec?container=agent&command=tollgate",
-            exec,
-            &[],
-        ),
-        (
-            "/api/v1/namespaces/a/pods/tollgate/exec?container=agent",
-            exec,
-            &[],
-        ),
-        (
-            "/api/v1/namespaces/a/pods/x/log?container=tollgate",
-            exec,
-            &[],
-        ),
-        ("/api/v1/namespaces/a/pods/x/portforward", exec, &[]),
-    ] {
+    let mut lines = 0;
+    for line in TABLE
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let [code, methods, target] = cells.as_slice() else {
+            panic!("{line}");
+        };
         for method in &METHODS {
-            let expected = closed.contains(method).then_some(reason_closed);
-            assert_eq!(reason(method, target), expected, "{method} {target}");
+            let closed = match *methods {
+                "all" => true,
+                "none" => false,
+                "writes" => WRITES.contains(method),
+                methods => methods.split(',').any(|name| name == method.as_str()),
+            };
+            let found = reason(method, target).map(Reason::code);
+            assert_eq!(found, closed.then_some(*code), "{method} {line}");
         }
+        lines += 1;
     }
+    assert!(lines > 60, "only {lines} lines");
 }
 
 #[test]

@@ -146,95 +146,91 @@ fn tokens(auth: LocalAuth) -> LocalTokens {
     )
 }
 
+// base64url of tgl1_agent and of tgl1_other.
+const AGENT: &str = "base64url.bearer.authorization.k8s.io.dGdsMV9hZ2VudA";
+const OTHER: &str = "base64url.bearer.authorization.k8s.io.dGdsMV9vdGhlcg";
+
+type Outcome = Result<Option<&'static str>, Reason>;
+const MISSING: Outcome = Err(Reason::LocalTokenMissing);
+const WRONG: Outcome = Err(Reason::LocalTokenWrong);
+
+type Lines = &'static [(&'static str, &'static str)];
+
+/// Header lines, and what they are worth where a token is required and where it is not.
+const CREDENTIALS: &[(Lines, Outcome, Outcome)] = &[
+    (&[], MISSING, Ok(None)),
+    (
+        &[("authorization", "Bearer tgl1_agent")],
+        Ok(Some("agent")),
+        Ok(Some("agent")),
+    ),
+    (
+        &[("authorization", "bearer tgl1_helper")],
+        Ok(Some("helper")),
+        Ok(Some("helper")),
+    ),
+    (
+        &[("authorization", "BEARER   tgl1_agent ")],
+        Ok(Some("agent")),
+        Ok(Some("agent")),
+    ),
+    (&[("authorization", "")], MISSING, Ok(None)),
+    (&[("authorization", "Bearer tgl1_agen")], WRONG, Ok(None)),
+    (&[("authorization", "Bearer tgl1_agent2")], WRONG, Ok(None)),
+    (&[("authorization", "Bearer tgl1_agent x")], WRONG, Ok(None)),
+    (&[("authorization", "Bearer")], WRONG, Ok(None)),
+    (&[("authorization", "Bearer ")], WRONG, Ok(None)),
+    (&[("authorization", "Basic tgl1_agent")], WRONG, Ok(None)),
+    (&[("authorization", "tgl1_agent")], WRONG, Ok(None)),
+    (&[(PROTOCOL, AGENT)], Ok(Some("agent")), Ok(Some("agent"))),
+    (
+        &[(PROTOCOL, "v5.channel.k8s.io"), (PROTOCOL, AGENT)],
+        Ok(Some("agent")),
+        Ok(Some("agent")),
+    ),
+    (&[(PROTOCOL, "v5.channel.k8s.io")], MISSING, Ok(None)),
+    (&[(PROTOCOL, OTHER)], WRONG, Ok(None)),
+    (
+        &[(PROTOCOL, "base64url.bearer.authorization.k8s.io.!")],
+        WRONG,
+        Ok(None),
+    ),
+    // Authorization decides; the API server reads it first, too.
+    (
+        &[("authorization", "Bearer tgl1_helper"), (PROTOCOL, AGENT)],
+        Ok(Some("helper")),
+        Ok(Some("helper")),
+    ),
+    (
+        &[("authorization", "Bearer x"), (PROTOCOL, AGENT)],
+        WRONG,
+        Ok(None),
+    ),
+    (
+        &[
+            ("authorization", "Bearer tgl1_agent"),
+            ("authorization", "Bearer tgl1_agent"),
+        ],
+        Err(Reason::BadRequest),
+        Err(Reason::BadRequest),
+    ),
+    (
+        &[(PROTOCOL, AGENT), (PROTOCOL, AGENT)],
+        Err(Reason::BadRequest),
+        Err(Reason::BadRequest),
+    ),
+];
+
 #[test]
 fn a_token_names_its_container() {
-    // base64url of tgl1_agent and of tgl1_other.
-    let agent = "base64url.bearer.authorization.k8s.io.dGdsMV9hZ2VudA";
-    let other = "base64url.bearer.authorization.k8s.io.dGdsMV9vdGhlcg";
-    let missing = Err(Reason::LocalTokenMissing);
-    let wrong = Err(Reason::LocalTokenWrong);
-    for (lines, required, optional) in [
-        (vec![], missing, Ok(None)),
-        (
-            vec![("authorization", "Bearer tgl1_agent")],
-            Ok(Some("agent")),
-            Ok(Some("agent")),
-        ),
-        (
-            vec![("authorization", "bearer tgl1_helper")],
-            Ok(Some("helper")),
-            Ok(Some("helper")),
-        ),
-        (
-            vec![("authorization", "BEARER   tgl1_agent ")],
-            Ok(Some("agent")),
-            Ok(Some("agent")),
-        ),
-        (vec![("authorization", "")], missing, Ok(None)),
-        (vec![("authorization", "Bearer tgl1_agen")], wrong, Ok(None)),
-        (
-            vec![("authorization", "Bearer tgl1_agent2")],
-            wrong,
-            Ok(None),
-        ),
-        (
-            vec![("authorization", "Bearer tgl1_agent x")],
-            wrong,
-            Ok(None),
-        ),
-        (vec![("authorization", "Bearer")], wrong, Ok(None)),
-        (vec![("authorization", "Bearer ")], wrong, Ok(None)),
-        (vec![("authorization", "Basic tgl1_agent")], wrong, Ok(None)),
-        (vec![("authorization", "tgl1_agent")], wrong, Ok(None)),
-        (
-            vec![(PROTOCOL, agent)],
-            Ok(Some("agent")),
-            Ok(Some("agent")),
-        ),
-        (
-            vec![(PROTOCOL, "v5.channel.k8s.io"), (PROTOCOL, agent)],
-            Ok(Some("agent")),
-            Ok(Some("agent")),
-        ),
-        (vec![(PROTOCOL, "v5.channel.k8s.io")], missing, Ok(None)),
-        (vec![(PROTOCOL, other)], wrong, Ok(None)),
-        (
-            vec![(PROTOCOL, "base64url.bearer.authorization.k8s.io.!")],
-            wrong,
-            Ok(None),
-        ),
-        // Authorization decides; the API server reads it first, too.
-        (
-            vec![("authorization", "Bearer tgl1_helper"), (PROTOCOL, agent)],
-            Ok(Some("helper")),
-            Ok(Some("helper")),
-        ),
-        (
-            vec![("authorization", "Bearer x"), (PROTOCOL, agent)],
-            wrong,
-            Ok(None),
-        ),
-        (
-            vec![
-                ("authorization", "Bearer tgl1_agent"),
-                ("authorization", "Bearer tgl1_agent"),
-            ],
-            Err(Reason::BadRequest),
-            Err(Reason::BadRequest),
-        ),
-        (
-            vec![(PROTOCOL, agent), (PROTOCOL, agent)],
-            Err(Reason::BadRequest),
-            Err(Reason::BadRequest),
-        ),
-    ] {
-        let headers = map(&lines);
+    for (lines, required, optional) in CREDENTIALS {
+        let headers = map(lines);
         for (auth, expected) in [(LocalAuth::Token, required), (LocalAuth::None, optional)] {
             let tokens = tokens(auth);
             let found = tokens
                 .authenticate(&headers)
                 .map_err(|refusal| refusal.reason);
-            assert_eq!(found, expected, "{lines:?} {auth:?}");
+            assert_eq!(found, *expected, "{lines:?} {auth:?}");
         }
     }
 }
