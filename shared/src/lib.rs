@@ -6,6 +6,7 @@ pub mod drain;
 pub mod duration;
 pub mod knobs;
 pub mod ready;
+pub mod record;
 pub mod secret;
 pub mod serve;
 pub mod telemetry;

@@ -12,6 +12,7 @@ pub mod local;
 pub mod mint;
 mod names;
 pub mod probe;
+pub mod record;
 pub mod refusal;
 pub mod status;
 pub mod upstream;
