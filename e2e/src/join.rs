@@ -8,6 +8,11 @@ use crate::audit::{AuditEvent, ISSUED_CREDENTIAL_ID};
 /// Annotation of a closing record: `JTI=…` of the token that was minted for the call.
 pub const RECORD_CREDENTIAL_ID: &str = "tollgate.dev/credential-id";
 
+/// Annotation of a closing record: how the call ended.
+const OUTCOME: &str = "tollgate.dev/outcome";
+/// Outcome of a call that the sidecar answered by itself.
+const REFUSED: &str = "refused";
+
 /// Stage of an opening line.
 const OPENING: &str = "RequestReceived";
 /// Stage of a closing line.
@@ -35,6 +40,9 @@ pub enum Verdict {
     Joined,
     /// The sidecar refused the call, and the API server knows nothing of it.
     Refused,
+    /// A token was minted and not used: the sidecar's own proof that it can mint, or a call that could not be forwarded. The
+    /// API server knows the mint and no call.
+    Unused,
     /// The call is still running.
     Open,
     /// Not exactly one opening and at most one closing line.
@@ -61,6 +69,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Self::Joined => "joined",
             Self::Refused => "refused by the sidecar, unknown to the API server, as it must be",
+            Self::Unused => "minted and not used, as the API server's log confirms",
             Self::Open => "still open",
             Self::BrokenRecord => "FAILED: not one opening and one closing line",
             Self::NotLogged => "FAILED: the API server's audit log does not have this call",
@@ -94,13 +103,16 @@ pub fn join<'a>(records: &'a [AuditEvent], events: &'a [AuditEvent]) -> Vec<Call
         if of_call.is_empty() {
             order.push(record.audit_id.as_str());
         }
-        of_call.push(record);
+        // A restarted sidecar repeats what it cannot know to be written.
+        if !of_call.contains(&record) {
+            of_call.push(record);
+        }
     }
     let call = |audit_id| {
         let records = lines.remove(audit_id).unwrap_or_default();
         let events = by_id.remove(audit_id).unwrap_or_default();
         let mint = credential_id(&records).and_then(|id| mints.get(id).copied());
-        let verdict = judge(&records, &events);
+        let verdict = judge(&records, &events, mint);
         Call {
             audit_id,
             records,
@@ -112,7 +124,7 @@ pub fn join<'a>(records: &'a [AuditEvent], events: &'a [AuditEvent]) -> Vec<Call
     order.into_iter().map(call).collect()
 }
 
-fn judge(records: &[&AuditEvent], events: &[&AuditEvent]) -> Verdict {
+fn judge(records: &[&AuditEvent], events: &[&AuditEvent], mint: Option<&AuditEvent>) -> Verdict {
     let count = |stage| {
         records
             .iter()
@@ -126,8 +138,16 @@ fn judge(records: &[&AuditEvent], events: &[&AuditEvent]) -> Verdict {
     if count(CLOSING) == 0 {
         return Verdict::Open;
     }
+    let not_forwarded = records.iter().any(|record| {
+        record.is_mint()
+            || record
+                .annotations
+                .get(OUTCOME)
+                .is_some_and(|outcome| outcome == REFUSED)
+    });
     match (credential_id(records), events) {
         (None, []) => Verdict::Refused,
+        (Some(_), []) if not_forwarded && mint.is_some() => Verdict::Unused,
         (Some(_), []) => Verdict::NotLogged,
         (Some(id), events) if events.iter().all(|event| event.credential_id() == Some(id)) => {
             Verdict::Joined
@@ -209,12 +229,22 @@ mod tests {
     fn records(words: &str) -> Vec<AuditEvent> {
         let read = |word: &str| {
             let (stage, jti) = word.split_once(':').unwrap_or((word, ""));
-            let stage = match stage {
-                "open" => OPENING,
-                "start" => "ResponseStarted",
-                _ => CLOSING,
-            };
-            record("a", stage, Some(jti).filter(|jti| !jti.is_empty()))
+            let mut record = record(
+                "a",
+                match stage {
+                    "open" | "open2" => OPENING,
+                    "start" => "ResponseStarted",
+                    _ => CLOSING,
+                },
+                Some(jti).filter(|jti| !jti.is_empty()),
+            );
+            if stage == "refuse" {
+                record
+                    .annotations
+                    .insert(OUTCOME.to_owned(), REFUSED.to_owned());
+            }
+            record.user_agent = stage.to_owned();
+            record
         };
         words.split_whitespace().map(read).collect()
     }
@@ -227,8 +257,15 @@ mod tests {
             event("a", None),
         );
         let other = event("b", Some("J"));
+        let mut mint = event("m", Some("BOOT"));
+        mint.annotations
+            .insert(ISSUED_CREDENTIAL_ID.to_owned(), "J".to_owned());
         for (words, events, verdict) in [
             ("open close:J", vec![j.clone()], Verdict::Joined),
+            ("open open close:J", vec![j.clone()], Verdict::Joined),
+            ("open refuse:J", vec![mint.clone()], Verdict::Unused),
+            ("open refuse:J", vec![], Verdict::NotLogged),
+            ("open close:J", vec![mint], Verdict::NotLogged),
             (
                 "open start close:J",
                 vec![j.clone(), j.clone()],
@@ -239,8 +276,8 @@ mod tests {
             ("open start", vec![j.clone()], Verdict::Open),
             ("close", vec![], Verdict::BrokenRecord),
             ("close open", vec![], Verdict::BrokenRecord),
-            ("open open close", vec![], Verdict::BrokenRecord),
-            ("open close close", vec![], Verdict::BrokenRecord),
+            ("open open2 close", vec![], Verdict::BrokenRecord),
+            ("open close refuse", vec![], Verdict::BrokenRecord),
             ("open close:J", vec![], Verdict::NotLogged),
             ("open close:J", vec![k], Verdict::OtherCredential),
             (

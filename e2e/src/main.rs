@@ -4,12 +4,15 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use tollgate_e2e::cluster::Cluster;
 use tollgate_e2e::config::{AuditLogSource, Config};
+use tollgate_e2e::join::Verdict;
 use tollgate_e2e::records::Records;
 use tollgate_e2e::scan::Report;
 use tollgate_e2e::{audit, join, scan};
@@ -18,6 +21,8 @@ use tollgate_e2e::{audit, join, scan};
 const DISPROVED: u8 = 1;
 /// Exit code when it could not be found out.
 const UNKNOWN: u8 = 2;
+/// How long the logs of a living pod are looked at again while something is missing.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Proves on a real cluster what Tollgate claims. The cluster is the one that KUBECONFIG or target/kind/kubeconfig names.
 #[derive(Parser)]
@@ -125,31 +130,70 @@ async fn run_join(
             bail!("there is no audit log to join with; name it with --audit")
         }
     };
-    let records = if Path::new(records).is_file() {
-        Records::of_file(Path::new(records))?
-    } else {
+    let source = Source::find(records, namespace).await?;
+    let start = Instant::now();
+    loop {
+        let records = source.read().await?;
+        let events = audit::read_file(&audit)?;
+        let calls = join::join(&records.lines, &events);
+        let settled =
+            |call: &join::Call<'_>| call.verdict != Verdict::Open && !call.verdict.is_failure();
+        // Both logs of a living pod still grow: a call that has just ended may have reached only one of them.
+        let may_grow = matches!(source, Source::Pod(..)) && start.elapsed() < SETTLE;
+        if may_grow && !calls.iter().all(settled) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            continue;
+        }
+        return show_calls(&mut std::io::stdout().lock(), &calls);
+    }
+}
+
+/// Where records come from.
+enum Source {
+    File(PathBuf),
+    Pod(Box<Api<Pod>>, String),
+}
+
+impl Source {
+    async fn find(records: &str, namespace: Option<String>) -> anyhow::Result<Self> {
+        if Path::new(records).is_file() {
+            return Ok(Self::File(records.into()));
+        }
         let cluster = Cluster::connect()
             .await
             .with_context(|| format!("{records} is no file, and no pod can be looked for"))?;
         let namespace = namespace.unwrap_or_else(|| cluster.connection.default_namespace.clone());
-        Records::of_pod(&Api::namespaced(cluster.client, &namespace), records).await?
-    };
-    let events = audit::read_file(&audit)?;
-    let calls = join::join(&records.lines, &events);
-    let mut out = std::io::stdout().lock();
-    for call in &calls {
+        Ok(Self::Pod(
+            Box::new(Api::namespaced(cluster.client, &namespace)),
+            records.to_owned(),
+        ))
+    }
+
+    async fn read(&self) -> anyhow::Result<Records> {
+        match self {
+            Self::File(path) => Records::of_file(path),
+            Self::Pod(pods, name) => Records::of_pod(pods, name).await,
+        }
+    }
+}
+
+fn show_calls(out: &mut impl std::io::Write, calls: &[join::Call<'_>]) -> anyhow::Result<u8> {
+    for call in calls {
         writeln!(out, "{call}\n")?;
     }
-    let count =
-        |test: fn(join::Verdict) -> bool| calls.iter().filter(|call| test(call.verdict)).count();
-    let failed = count(join::Verdict::is_failure);
+    let count = |verdict| calls.iter().filter(|call| call.verdict == verdict).count();
+    let failed = calls
+        .iter()
+        .filter(|call| call.verdict.is_failure())
+        .count();
     writeln!(
         out,
-        "{} calls: {} joined, {} refused by the sidecar, {} still open, {failed} failed",
+        "{} calls: {} joined, {} refused by the sidecar, {} minted and not used, {} still open, {failed} failed",
         calls.len(),
-        count(|verdict| verdict == join::Verdict::Joined),
-        count(|verdict| verdict == join::Verdict::Refused),
-        count(|verdict| verdict == join::Verdict::Open),
+        count(Verdict::Joined),
+        count(Verdict::Refused),
+        count(Verdict::Unused),
+        count(Verdict::Open),
     )?;
     if calls.is_empty() {
         bail!("there are no records to join");
