@@ -4,6 +4,7 @@
 # which cluster, where built parts are cached, where a cluster's files go.
 # Inputs: K8S_VERSION, KIND_CLUSTER, TOLLGATE_CACHE, TOLLGATE_KIND_DIR.
 
+umask 022
 kind_src=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd -- "$kind_src/../.." && pwd)
 
