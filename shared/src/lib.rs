@@ -9,5 +9,6 @@ pub mod ready;
 pub mod record;
 pub mod secret;
 pub mod serve;
+pub mod signals;
 pub mod telemetry;
 pub mod tls;

@@ -9,7 +9,7 @@ mod idle;
 mod metrics;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,12 +90,16 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds an address for plain HTTP; port 0 takes a free one.
+    /// Binds an address for plain HTTP; port 0 takes a free one. `[::]` is every address of both families, and every IPv4
+    /// address where the kernel has no IPv6.
     ///
     /// # Errors
     /// [`BindError`], which names the address.
     pub async fn bind(address: SocketAddr, limits: Limits) -> Result<Self, BindError> {
-        let bound = TcpListener::bind(address).await;
+        let mut bound = TcpListener::bind(address).await;
+        if bound.is_err() && address.ip() == Ipv6Addr::UNSPECIFIED && !has_ipv6().await {
+            bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+        }
         let named = bound.and_then(|tcp| Ok((tcp.local_addr()?, tcp)));
         let (address, tcp) = named.map_err(|source| BindError { address, source })?;
         Ok(Self {
@@ -200,6 +204,10 @@ impl Listener {
             }
         }
     }
+}
+
+async fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await.is_ok()
 }
 
 async fn stop(mut drain: drain::Watch, linger: Duration) {

@@ -1,5 +1,14 @@
 //! The Tollgate admission webhook.
 
+pub mod app;
+pub mod audience;
+pub mod certificates;
+pub mod cli;
+pub mod config;
+pub mod enable;
 pub mod inject;
+mod json;
+pub mod metrics;
 pub mod reason;
+pub mod review;
 pub mod validate;

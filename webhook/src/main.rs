@@ -1,3 +1,51 @@
-//! The webhook's program.
+//! The webhook's program: reads its configuration, runs, and ends with 64 for a bad configuration and 1 for a failed start.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START};
+use tollgate_shared::{drain, signals, telemetry, tls};
+use tollgate_webhook::app::Bound;
+use tollgate_webhook::cli::{Cli, Run};
+use tollgate_webhook::config::Config;
+
+fn main() -> ExitCode {
+    run(&Cli::parse().run)
+}
+
+fn run(arguments: &Run) -> ExitCode {
+    let config = match Config::read(&arguments.flags()) {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_BAD_CONFIG, &error),
+    };
+    telemetry::init(config.log_level, config.log_format);
+    tls::install_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(serve(config)),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILED_START, &error),
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let (drain, watch) = drain::channel();
+    let signals = signals::Signals::install()?;
+    let bound = Bound::new(config).await?;
+    tracing::info!(address = %bound.address(), admin = %bound.admin_address(), version = env!("CARGO_PKG_VERSION"), "listening");
+    tokio::select! {
+        ended = bound.run(watch) => Ok(ended?),
+        aborted = signals.run(drain) => Err(aborted.into()),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "logging may not have begun")]
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("tollgate-webhook: {error}");
+    ExitCode::from(code)
+}

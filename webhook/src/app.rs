@@ -1,0 +1,154 @@
+//! The process: binds its ports, then runs until it is told to end. Owns every task.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tollgate_shared::admin::Admin;
+use tollgate_shared::drain;
+use tollgate_shared::ready::Ready;
+use tollgate_shared::serve::{self, BindError, Limits, Listener};
+
+use crate::audience;
+use crate::certificates::{CertificateError, Certificates};
+use crate::config::{Config, File, LOOK};
+use crate::enable::{BadBuild, Enable};
+use crate::metrics::Metrics;
+use crate::review::Review;
+
+/// How long connections are accepted after the end was signalled: endpoints empty within seconds.
+const LINGER: Duration = Duration::from_secs(8);
+/// How long open reviews may then take. With [`LINGER`] it stays below the Deployment's 30 s of grace.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the process ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A port is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// There is no way to reach the API server.
+    #[error("no access to the Kubernetes API: {0}")]
+    Client(Box<kube::Error>),
+    /// The certificates cannot be had.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The build is broken.
+    #[error(transparent)]
+    Build(#[from] BadBuild),
+    /// A task that runs for ever has ended.
+    #[error("a background task has ended: {0}")]
+    Task(String),
+}
+
+/// The process with its ports bound, not serving yet.
+pub struct Bound {
+    listener: Listener,
+    admin: Admin,
+    client: Client,
+    file: File,
+    metrics: Metrics,
+    ready: Ready,
+}
+
+impl Bound {
+    /// Binds both ports and prepares access to the API server.
+    ///
+    /// # Errors
+    /// A port that is taken; no access.
+    pub async fn new(config: Config) -> Result<Self, AppError> {
+        let mut registry = Registry::with_prefix("tollgate_webhook");
+        let metrics = Metrics::register(&mut registry);
+        let connections = serve::Metrics::register(&mut registry);
+        let ready = Ready::default();
+        let limits = Limits {
+            linger: LINGER,
+            drain: DRAIN,
+            ..Limits::default()
+        };
+        let listener = Listener::bind(config.address, limits).await?;
+        let listener = listener.with_metrics(connections);
+        let admin = Admin::bind(config.admin_address, ready.clone(), Arc::new(registry)).await?;
+        let client = Client::try_default().await;
+        Ok(Self {
+            listener,
+            admin,
+            client: client.map_err(|error| AppError::Client(Box::new(error)))?,
+            file: config.file,
+            metrics,
+            ready,
+        })
+    }
+
+    /// Where reviews are answered.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Where the admin port is.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Runs until `drain` was signalled and every review is answered.
+    ///
+    /// # Errors
+    /// What ended it before.
+    pub async fn run(self, drain: drain::Watch) -> Result<(), AppError> {
+        // The admin port outlives the drain: probes and the last scrape go on.
+        let (_until_return, admin_drain) = drain::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task(self.admin.serve(admin_drain)));
+        tasks.spawn(task(unready_on_drain(self.ready.clone(), drain.clone())));
+
+        let blocked = self.ready.block("our own caBundle and certificate");
+        let config = self.file.current();
+        let mut interrupted = drain.clone();
+        let certificates = tokio::select! {
+            started = Certificates::start(self.client.clone(), self.metrics.clone()) => started?,
+            () = interrupted.signaled() => return Ok(()),
+        };
+        let listener = self.listener.with_tls(certificates.served());
+        let enable = Enable::new(self.client.clone(), config.clone(), self.metrics.clone());
+        tasks.spawn(task(certificates.run(listener.address(), blocked)));
+        tasks.spawn(task(self.file.run(self.metrics.clone(), LOOK)));
+        tasks.spawn(task(audience::run(self.client)));
+        tasks.spawn(async move { Ok(enable.run().await?) });
+
+        let review = Review::new(config, self.metrics);
+        let make = move |_peer| {
+            let review = review.clone();
+            service_fn(move |request| review.clone().answer(request))
+        };
+        tokio::select! {
+            () = listener.serve(make, drain) => Ok(()),
+            ended = tasks.join_next() => Err(early(ended)),
+        }
+    }
+}
+
+/// A task that runs for ever; if it returns, the process ends.
+async fn task(forever: impl Future<Output = ()>) -> Result<(), AppError> {
+    forever.await;
+    Ok(())
+}
+
+fn early(ended: Option<Result<Result<(), AppError>, tokio::task::JoinError>>) -> AppError {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => AppError::Task(error.to_string()),
+        Some(Ok(Ok(()))) | None => AppError::Task("without an error".to_owned()),
+    }
+}
+
+async fn unready_on_drain(ready: Ready, mut drain: drain::Watch) {
+    drain.signaled().await;
+    let _draining = ready.block("the end of the drain");
+    std::future::pending::<()>().await;
+}

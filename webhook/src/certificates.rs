@@ -1,0 +1,241 @@
+//! Keeps the webhook trusted without any other component: the authority's Secret, this replica's leaf, the `caBundle` of our
+//! own webhook configurations. Everything is read anew in each period, so that replicas, clock jumps and other people's edits
+//! need no special cases; races between replicas are resolved by the API server.
+
+mod authority;
+mod trust;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use rustls::ServerConfig;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_shared::ready::BlockReady;
+use tollgate_shared::tls;
+
+use self::authority::{Authority, BadAuthority, CannotIssue, Leaf};
+use crate::metrics::Metrics;
+
+/// Name of the Secret with the authority.
+pub const SECRET: &str = "tollgate-webhook-ca";
+
+/// How often everything is looked at. Authorities are trusted ten minutes before they sign, so this may be slow.
+const PERIOD: Duration = Duration::from_secs(30);
+/// How often until the webhook is trusted for the first time, and after an error.
+const IMPATIENT: Duration = Duration::from_secs(2);
+
+/// The certificates are not as they must be.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The Secret holds something else than what we wrote.
+    #[error("Secret {SYSTEM_NAMESPACE}/{SECRET}: {0}")]
+    Secret(String),
+    /// The API server did not answer, or refused.
+    #[error("{doing}: {source}")]
+    Api {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// No certificate could be made.
+    #[error("{0}")]
+    Issue(String),
+    /// The certificate cannot be served.
+    #[error("{0}")]
+    Tls(#[from] tls::TlsError),
+    /// Our own listener does not answer as the API server would want it.
+    #[error("the listener does not answer: {0}")]
+    Listener(std::io::Error),
+}
+
+impl From<BadAuthority> for CertificateError {
+    fn from(error: BadAuthority) -> Self {
+        Self::Secret(error.to_string())
+    }
+}
+
+impl From<CannotIssue> for CertificateError {
+    fn from(error: CannotIssue) -> Self {
+        Self::Issue(error.to_string())
+    }
+}
+
+fn api(doing: &'static str) -> impl Fn(kube::Error) -> CertificateError {
+    move |source| CertificateError::Api {
+        doing,
+        source: Box::new(source),
+    }
+}
+
+/// Makes and renews the certificates of one replica.
+pub struct Certificates {
+    client: Client,
+    metrics: Metrics,
+    names: Vec<String>,
+    authority: Authority,
+    leaf: Leaf,
+    served: watch::Sender<Arc<ServerConfig>>,
+}
+
+impl Certificates {
+    /// Reads or makes the authority and issues the first leaf. While the API server does not answer it tries again.
+    ///
+    /// # Errors
+    /// A Secret that we did not write: a start with it would end in a webhook that nobody trusts.
+    pub async fn start(client: Client, metrics: Metrics) -> Result<Self, CertificateError> {
+        loop {
+            match Self::try_start(client.clone(), metrics.clone()).await {
+                Err(error @ CertificateError::Api { .. }) => {
+                    tracing::warn!(%error, "the certificate authority is not there yet");
+                    tokio::time::sleep(IMPATIENT).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_start(client: Client, metrics: Metrics) -> Result<Self, CertificateError> {
+        let now = OffsetDateTime::now_utc();
+        let names = vec![
+            format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}.svc"),
+            format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}"),
+        ];
+        let authority = stored(&client, None, now).await?;
+        let leaf = authority.leaf(&names, now)?;
+        let (served, _) = watch::channel(Arc::new(config(&leaf)?));
+        metrics.leaf_ends(leaf.ends);
+        Ok(Self {
+            client,
+            metrics,
+            names,
+            authority,
+            leaf,
+            served,
+        })
+    }
+
+    /// What the listener serves, now and later.
+    #[must_use]
+    pub fn served(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.served.subscribe()
+    }
+
+    /// Runs for ever. Lets go of `ready` once our webhook configurations trust our authority and the listener at `address`
+    /// answers with a leaf of it.
+    pub async fn run(mut self, address: SocketAddr, ready: BlockReady) {
+        let mut ready = Some(ready);
+        loop {
+            let passed = self.pass(address, ready.is_some()).await;
+            self.metrics.certificates(passed.is_ok());
+            let pause = match passed {
+                Ok(trusted) => {
+                    if trusted {
+                        ready = None;
+                    }
+                    if ready.is_some() { IMPATIENT } else { PERIOD }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the certificates could not be looked after; the last good ones are kept");
+                    IMPATIENT
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One look at everything; whether the API server can trust us.
+    async fn pass(&mut self, address: SocketAddr, probe: bool) -> Result<bool, CertificateError> {
+        let now = OffsetDateTime::now_utc();
+        self.authority = stored(&self.client, Some(&self.authority), now).await?;
+        let bundle = self.authority.bundle();
+        let trusted = trust::ensure(&self.client, &bundle).await?;
+        if !self.leaf.is_good(&self.authority, now) {
+            let leaf = self.authority.leaf(&self.names, now)?;
+            self.served.send_replace(Arc::new(config(&leaf)?));
+            tracing::info!(ends = %leaf.ends, "serving a new certificate");
+            self.metrics.leaf_ends(leaf.ends);
+            self.leaf = leaf;
+        }
+        if trusted && probe {
+            let name = self.names.first().map_or(WEBHOOK_NAME, String::as_str);
+            trust::probe(address, name, &bundle).await?;
+        }
+        Ok(trusted)
+    }
+}
+
+fn config(leaf: &Leaf) -> Result<ServerConfig, tls::TlsError> {
+    tls::server_config(leaf.chain.clone(), leaf.key.clone_key(), &[tls::HTTP_1_1])
+}
+
+/// The authority as the Secret has it, made or moved on if the time asks for it. A Secret that somebody deleted is written
+/// again from `held`, so that nothing that was trusted ceases to be.
+async fn stored(
+    client: &Client,
+    held: Option<&Authority>,
+    now: OffsetDateTime,
+) -> Result<Authority, CertificateError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    loop {
+        let found = secrets.get_opt(SECRET).await;
+        let found = found.map_err(api("cannot read the Secret of the authority"))?;
+        let data = found.as_ref().and_then(|secret| secret.data.as_ref());
+        let data = data.filter(|data| !data.is_empty());
+        let mut authority = match (data, held) {
+            (Some(data), _) => Authority::from_secret(data)?,
+            (None, Some(held)) => Authority::from_secret(&held.to_secret())?,
+            (None, None) => Authority::new(now)?,
+        };
+        let is_stored = data.is_some();
+        if !authority.advance(now)? && is_stored {
+            return Ok(authority);
+        }
+        let secret = secret(found, &authority);
+        let written = match secret.metadata.resource_version {
+            Some(_) => {
+                secrets
+                    .replace(SECRET, &PostParams::default(), &secret)
+                    .await
+            }
+            None => secrets.create(&PostParams::default(), &secret).await,
+        };
+        match written {
+            Ok(_) => {
+                tracing::info!("wrote the Secret of the certificate authority");
+                return Ok(authority);
+            }
+            // Another replica was first: AlreadyExists, Conflict, or it is gone again.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(source) => return Err(api("cannot write the Secret of the authority")(source)),
+        }
+    }
+}
+
+/// The Secret to write: the one that was found, with its resource version, or a new one.
+fn secret(found: Option<Secret>, authority: &Authority) -> Secret {
+    let mut secret = found.unwrap_or_else(|| Secret {
+        metadata: ObjectMeta {
+            name: Some(SECRET.to_owned()),
+            labels: Some(
+                [(
+                    "app.kubernetes.io/part-of".to_owned(),
+                    "tollgate".to_owned(),
+                )]
+                .into(),
+            ),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    });
+    secret.data = Some(authority.to_secret());
+    secret
+}
