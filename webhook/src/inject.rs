@@ -10,6 +10,7 @@ mod patch;
 mod plan;
 mod pod;
 mod quantity;
+mod reserved;
 mod resources;
 mod select;
 mod settings;

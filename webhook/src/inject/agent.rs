@@ -42,6 +42,7 @@ impl Agent<'_> {
 
     fn mounts(&self, changes: &mut Changes) -> Result<(), Denial> {
         let (name, path) = (self.container.name, &self.container.path);
+        self.refuse_devices()?;
         let mounts = self.container.mounts()?;
         let mut strip = Vec::new();
         let mut has_ours = false;
@@ -50,22 +51,18 @@ impl Agent<'_> {
                 strip.push(index);
             } else if RESERVED_VOLUMES.contains(&mount.volume) {
                 if has_ours || !self.is_ours(mount)? {
-                    let message = format!(
-                        "container {name} mounts {}, which is the sidecar's; remove the mount",
-                        mount.volume
-                    );
-                    return Err(Denial::new(Reason::ReservedVolume, message));
+                    return Err(self.reserved(mount.volume));
                 }
                 has_ours = true;
-            } else if let Some(exactly) = in_our_place(mount.path) {
-                if !exactly || !mount.volume.starts_with(PLUGIN_PREFIX) {
-                    let message = format!(
-                        "container {name} mounts volume {} at {}, where the agent's files go; mount it elsewhere",
-                        mount.volume, mount.path
-                    );
-                    return Err(Denial::new(Reason::ReservedPath, message));
-                }
+            } else if mount.path == SERVICE_ACCOUNT_PATH && mount.volume.starts_with(PLUGIN_PREFIX)
+            {
                 strip.push(index);
+            } else if is_in_our_place(mount.path) {
+                let message = format!(
+                    "container {name} mounts volume {} at {}, where the agent's files go; mount it elsewhere",
+                    mount.volume, mount.path
+                );
+                return Err(Denial::new(Reason::ReservedPath, message));
             }
         }
         // From the end, so that the indexes before stay true.
@@ -90,6 +87,23 @@ impl Agent<'_> {
             }
         }
         Ok(())
+    }
+
+    fn refuse_devices(&self) -> Result<(), Denial> {
+        for device in list(self.container.value, "volumeDevices")?.items {
+            let volume = text(device, "name")?.unwrap_or_default();
+            if RESERVED_VOLUMES.contains(&volume) {
+                return Err(self.reserved(volume));
+            }
+        }
+        Ok(())
+    }
+
+    fn reserved(&self, volume: &str) -> Denial {
+        let name = self.container.name;
+        let message =
+            format!("container {name} mounts {volume}, which is the sidecar's; remove the mount");
+        Denial::new(Reason::ReservedVolume, message)
     }
 
     /// Exactly the mount that we make.
@@ -211,9 +225,8 @@ fn with_local(list: &str) -> Option<String> {
     }
 }
 
-/// Whether a mount lies where the agent's files go, under either of that place's names: `Some(true)` at it, `Some(false)`
-/// below it.
-fn in_our_place(path: &str) -> Option<bool> {
+/// Whether a mount lies where the agent's files go or below, under either of that place's names.
+fn is_in_our_place(path: &str) -> bool {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -223,18 +236,12 @@ fn in_our_place(path: &str) -> Option<bool> {
         }
     }
     // `/var/run` is a link to `/run` in most images.
-    let canonical = |parts: &[&str]| match parts {
-        ["var", "run", rest @ ..] | ["run", rest @ ..] => Some(rest.join("/")),
-        _ => None,
-    };
-    let ours: Vec<&str> = SERVICE_ACCOUNT_PATH.split('/').skip(1).collect();
-    let (path, ours) = (canonical(&parts)?, canonical(&ours)?);
-    let rest = path.strip_prefix(&ours)?;
-    match rest.as_bytes().first() {
-        None => Some(true),
-        Some(b'/') => Some(false),
-        Some(_) => None,
+    if let ["var", "run", ..] = parts.as_slice() {
+        parts.remove(0);
     }
+    // Skips the root and `var`.
+    let ours: Vec<&str> = SERVICE_ACCOUNT_PATH.split('/').skip(2).collect();
+    parts.starts_with(&ours)
 }
 
 #[cfg(test)]
@@ -244,24 +251,22 @@ mod tests {
     #[test]
     fn finds_every_spelling_of_our_place() {
         for (path, expected) in [
-            (SERVICE_ACCOUNT_PATH, Some(true)),
-            ("/var/run/secrets/kubernetes.io/serviceaccount/", Some(true)),
-            ("/run/secrets/kubernetes.io/serviceaccount", Some(true)),
+            (SERVICE_ACCOUNT_PATH, true),
+            ("/var/run/secrets/kubernetes.io/serviceaccount/", true),
+            ("/run/secrets/kubernetes.io/serviceaccount", true),
             (
                 "//var/./run/x/../secrets/kubernetes.io//serviceaccount",
-                Some(true),
+                true,
             ),
-            ("var/run/secrets/kubernetes.io/serviceaccount", Some(true)),
-            (
-                "/run/secrets/kubernetes.io/serviceaccount/token",
-                Some(false),
-            ),
-            ("/var/run/secrets/kubernetes.io/serviceaccount2", None),
-            ("/var/run/secrets", None),
-            ("/", None),
-            ("/data", None),
+            ("var/run/secrets/kubernetes.io/serviceaccount", true),
+            ("/run/secrets/kubernetes.io/serviceaccount/token", true),
+            ("/var/run/secrets/kubernetes.io/serviceaccount2", false),
+            ("/var/run/secrets", false),
+            ("/var/secrets/kubernetes.io/serviceaccount", false),
+            ("/", false),
+            ("/data", false),
         ] {
-            assert_eq!(in_our_place(path), expected, "{path}");
+            assert_eq!(is_in_our_place(path), expected, "{path}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! additions that cannot harm the sidecar are no drift.
 
 use serde_json::Value;
-use tollgate_shared::contract::{BOOTSTRAP_PATH, BOOTSTRAP_VOLUME, ENV_PREFIX, RESERVED_VOLUMES};
+use tollgate_shared::contract::{BOOTSTRAP_VOLUME, ENV_PREFIX, RESERVED_VOLUMES};
 
 use super::pod::{Container, flag, list, number, object, text};
 use crate::reason::Denial;
@@ -10,13 +10,11 @@ use crate::reason::Denial;
 /// Where identity webhooks mount their tokens into every container, ours included.
 const FOREIGN_MOUNTS: &str = "/var/run/secrets/";
 
-/// Whether a container of our name is one that we made, perhaps in another release: in shape, whatever its content.
+/// Whether a container of our name is one that we made, perhaps in another release, perhaps changed since: it mounts the
+/// bootstrap volume. That is no proof, and needs to be none, since what we find so is compared, and replaced if it differs.
 pub(crate) fn is_ours(container: &Container<'_>) -> Result<bool, Denial> {
-    let boots = |mount: &super::pod::Mount<'_>| {
-        mount.volume == BOOTSTRAP_VOLUME && mount.path == BOOTSTRAP_PATH
-    };
-    Ok(text(container.value, "restartPolicy")? == Some("Always")
-        && container.mounts()?.iter().any(boots))
+    let mounts = container.mounts()?;
+    Ok(mounts.iter().any(|mount| mount.volume == BOOTSTRAP_VOLUME))
 }
 
 /// The first field in which `actual` differs from `wanted` to the sidecar's harm. `images` are those accepted.

@@ -53,8 +53,13 @@ pub(crate) fn refuse_host_access(pod: &Pod<'_>, injection: Injection) -> Result<
             return Err(Denial::new(Reason::HostPath, message));
         }
     }
-    let mut all = pod.all().chain(&pod.ephemeral);
-    all.try_for_each(|container| refuse_capabilities(container, injection))
+    agents(pod).try_for_each(|container| refuse_capabilities(container, injection))
+}
+
+/// Every container but ours, which is compared with what it should be.
+fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
+    let all = pod.all().chain(&pod.ephemeral);
+    all.filter(|container| container.name != CONTAINER)
 }
 
 /// Refuses a privileged container and capabilities beyond those that are harmless.
@@ -107,17 +112,12 @@ pub(crate) fn refuse_sharing(
     }
     if assign_uid {
         refuse_uid(pod.spec, "the pod")?;
-        for container in pod.all().chain(&pod.ephemeral) {
-            if container.name != CONTAINER {
-                refuse_uid(container.value, &format!("container {}", container.name))?;
-            }
+        for container in agents(pod) {
+            refuse_uid(container.value, &format!("container {}", container.name))?;
         }
     }
     let ours = [settings.port, settings.admin_port];
-    let agents = pod.all().filter(|container| container.name != CONTAINER);
-    agents
-        .into_iter()
-        .try_for_each(|container| refuse_ports(container, ours))
+    agents(pod).try_for_each(|container| refuse_ports(container, ours))
 }
 
 fn refuse_windows(pod: &Pod<'_>) -> Result<(), Denial> {

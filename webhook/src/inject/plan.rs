@@ -11,7 +11,7 @@ use super::config::InjectConfig;
 use super::patch::{Changes, PatchOp, add, append, escape, prepend};
 use super::pod::{Container, Pod, flag, list, text};
 use super::select::{Selection, select};
-use super::{Context, drift, hazard, resources, settings, sidecar, token};
+use super::{Context, drift, hazard, reserved, resources, settings, sidecar, token};
 use crate::reason::{Denial, Reason};
 
 /// Which images a sidecar may have without being replaced.
@@ -41,45 +41,16 @@ pub(crate) fn plan(pod: &Value, context: &Context<'_>, images: Images) -> Result
     match select(&pod, context)? {
         Selection::Ignore(reason) => Ok(Outcome::Leave(reason)),
         Selection::Leave(reason) => {
-            refuse_reserved(&pod)?;
+            reserved::refuse(&pod)?;
             Ok(Outcome::Leave(reason))
         }
         Selection::LeaveIfTokenFree => {
-            refuse_reserved(&pod)?;
+            reserved::refuse(&pod)?;
             token_free(&pod, context.config)?;
             Ok(Outcome::Leave(Reason::OptedOut))
         }
         Selection::Inject => Plan::new(&pod, context, images)?.run(),
     }
-}
-
-/// Refuses our names in a pod that we do not inject: its `tollgate` container would write records that nobody made.
-fn refuse_reserved(pod: &Pod<'_>) -> Result<(), Denial> {
-    if pod
-        .all()
-        .chain(&pod.ephemeral)
-        .any(|container| container.name == CONTAINER)
-    {
-        return Err(reserved_container());
-    }
-    match pod
-        .volumes
-        .iter()
-        .find(|volume| RESERVED_VOLUMES.contains(&volume.name))
-    {
-        Some(volume) => Err(reserved_volume(volume.name)),
-        None => Ok(()),
-    }
-}
-
-fn reserved_container() -> Denial {
-    let message = format!("the name {CONTAINER} is reserved for the sidecar; rename the container");
-    Denial::new(Reason::ReservedName, message)
-}
-
-fn reserved_volume(name: &str) -> Denial {
-    let message = format!("the volume name {name} is reserved for the sidecar; rename the volume");
-    Denial::new(Reason::ReservedName, message)
 }
 
 /// Whether a pod that opts out of an enforced namespace may.
@@ -113,7 +84,7 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(pod: &'a Pod<'a>, context: &Context<'a>, images: Images) -> Result<Self, Denial> {
         let config = context.config;
-        let present = present(pod)?;
+        let present = reserved::sidecar(pod)?;
         let wishes = settings::read(pod, config)?;
         let mut settings = wishes.settings.clone();
         hazard::refuse_host_access(pod, context.injection.unwrap_or(Injection::Enforced))?;
@@ -177,11 +148,8 @@ impl<'a> Plan<'a> {
     fn volumes(&self, changes: &mut Changes) -> Result<(), Denial> {
         let mut missing = Vec::new();
         for (name, wanted) in sidecar::volumes() {
-            let mut found = self.pod.volumes.iter().filter(|volume| volume.name == name);
-            let (first, second) = (found.next(), found.next());
-            match first {
+            match self.pod.volumes.iter().find(|volume| volume.name == name) {
                 None => missing.push(wanted),
-                Some(_) if second.is_some() => return Err(reserved_volume(name)),
                 Some(volume) if drift::covers(Some(volume.value), Some(&wanted)) => {}
                 // Ours of another release; without our sidecar it is somebody else's.
                 Some(volume) if self.present.is_some() => {
@@ -193,7 +161,7 @@ impl<'a> Plan<'a> {
                     };
                     changes.must(op, Reason::SidecarDrift, message);
                 }
-                Some(_) => return Err(reserved_volume(name)),
+                Some(_) => return Err(reserved::volume_denial(name)),
             }
         }
         for volume in self.pod.volumes.iter().rev() {
@@ -259,7 +227,7 @@ impl<'a> Plan<'a> {
 
     /// Tells people what was injected; proves nothing.
     fn annotation(&self, changes: &mut Changes) -> Result<(), Denial> {
-        let digest = Sha256::digest(self.sidecar.to_string());
+        let digest = Sha256::digest(format!("{:?}", self.settings.to_knobs()));
         let digest: String = digest
             .iter()
             .take(6)
@@ -278,31 +246,5 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Our sidecar among the init containers, if it is there. A container of its name that is not ours is denied.
-fn present<'a>(pod: &'a Pod<'a>) -> Result<Option<(usize, &'a Container<'a>)>, Denial> {
-    let named = |container: &&Container<'_>| container.name == CONTAINER;
-    if pod
-        .containers
-        .iter()
-        .chain(&pod.ephemeral)
-        .any(|container| named(&container))
-    {
-        return Err(reserved_container());
-    }
-    let mut found = pod
-        .init
-        .iter()
-        .enumerate()
-        .filter(|(_, container)| named(container));
-    let (first, second) = (found.next(), found.next());
-    match first {
-        None => Ok(None),
-        Some((index, container)) if second.is_none() && drift::is_ours(container)? => {
-            Ok(Some((index, container)))
-        }
-        Some(_) => Err(reserved_container()),
     }
 }

@@ -1,6 +1,8 @@
 //! A pod as raw JSON, read with care: what is absent or null is empty, what has another type than the API's is a denial, never
 //! a default. Knows nothing of what we inject.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::reason::{Denial, Reason};
@@ -131,14 +133,22 @@ impl<'a> Pod<'a> {
         if containers.is_empty() {
             return Err(Denial::new(Reason::BadRequest, "the pod has no container"));
         }
-        Ok(Self {
+        let pod = Self {
             metadata,
             spec,
             init: self::containers(spec, "initContainers")?,
             containers,
             ephemeral: self::containers(spec, "ephemeralContainers")?,
             volumes: volumes(spec)?,
-        })
+        };
+        unique(
+            "container",
+            pod.all()
+                .chain(&pod.ephemeral)
+                .map(|container| container.name),
+        )?;
+        unique("volume", pod.volumes.iter().map(|volume| volume.name))?;
+        Ok(pod)
     }
 
     /// Init containers and containers, in the order in which they start.
@@ -193,6 +203,18 @@ fn volumes(spec: &Value) -> Result<Vec<Volume<'_>>, Denial> {
         Ok(Volume { name, index, value })
     };
     items.map(read).collect()
+}
+
+/// The API server refuses a pod with the same name twice as well, but only after us.
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Denial> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            let message = format!("the pod has two {what}s named {name}");
+            return Err(Denial::new(Reason::BadRequest, message));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `name` is a DNS label (RFC 1123). The names go into a list between commas and become names of folders.
