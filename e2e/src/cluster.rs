@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use http::header::AUTHORIZATION;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::{Api, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use tollgate_shared::secret::Token;
 
 use crate::audit::AuditLog;
 use crate::config::{AUDIT_LOG, AuditLogSource, Config, KUBECONFIG};
@@ -46,6 +48,20 @@ impl Cluster {
             connection,
             config,
         })
+    }
+
+    /// A client with the same API server and another credential: this bearer token, or none at all.
+    ///
+    /// # Errors
+    /// The text can be no header.
+    pub fn client_as(&self, token: Option<&str>) -> anyhow::Result<kube::Client> {
+        let mut connection = self.connection.clone();
+        connection.auth_info = AuthInfo::default();
+        if let Some(token) = token {
+            let bearer = Token::parse(token)?.bearer();
+            connection.headers.push((AUTHORIZATION, bearer));
+        }
+        Ok(kube::Client::try_from(connection)?)
     }
 
     /// The audit log from now on; `None` only if the suite was told that this cluster has none.

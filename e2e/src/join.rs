@@ -3,15 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use tollgate_shared::record::{key, outcome};
+
 use crate::audit::{AuditEvent, ISSUED_CREDENTIAL_ID};
-
-/// Annotation of a closing record: `JTI=…` of the token that was minted for the call.
-pub const RECORD_CREDENTIAL_ID: &str = "tollgate.dev/credential-id";
-
-/// Annotation of a closing record: how the call ended.
-const OUTCOME: &str = "tollgate.dev/outcome";
-/// Outcome of a call that the sidecar answered by itself.
-const REFUSED: &str = "refused";
 
 /// Stage of an opening line.
 const OPENING: &str = "RequestReceived";
@@ -81,7 +75,7 @@ impl fmt::Display for Verdict {
 /// `JTI=…` of the token that was minted for a call, from its closing line.
 #[must_use]
 pub fn credential_id<'a>(records: &[&'a AuditEvent]) -> Option<&'a str> {
-    let annotation = |record: &&'a AuditEvent| record.annotations.get(RECORD_CREDENTIAL_ID);
+    let annotation = |record: &&'a AuditEvent| record.annotations.get(key::CREDENTIAL_ID);
     records.iter().find_map(annotation).map(String::as_str)
 }
 
@@ -142,8 +136,8 @@ fn judge(records: &[&AuditEvent], events: &[&AuditEvent], mint: Option<&AuditEve
         record.is_mint()
             || record
                 .annotations
-                .get(OUTCOME)
-                .is_some_and(|outcome| outcome == REFUSED)
+                .get(key::OUTCOME)
+                .is_some_and(|word| word == outcome::REFUSED)
     });
     match (credential_id(records), events) {
         (None, []) => Verdict::Refused,
@@ -162,7 +156,7 @@ impl fmt::Display for Call<'_> {
         let (verb, uri) = first.map_or(("", ""), |record| (&record.verb, &record.request_uri));
         writeln!(f, "auditID {}  {verb} {uri}", self.audit_id)?;
         for record in &self.records {
-            let id = record.annotations.get(RECORD_CREDENTIAL_ID);
+            let id = record.annotations.get(key::CREDENTIAL_ID);
             line(f, "record", record, id.map(String::as_str))?;
         }
         if let Some(mint) = self.mint {
@@ -209,7 +203,7 @@ mod tests {
         if let Some(jti) = jti {
             record
                 .annotations
-                .insert(RECORD_CREDENTIAL_ID.to_owned(), jti.to_owned());
+                .insert(key::CREDENTIAL_ID.to_owned(), jti.to_owned());
         }
         record
     }
@@ -241,7 +235,7 @@ mod tests {
             if stage == "refuse" {
                 record
                     .annotations
-                    .insert(OUTCOME.to_owned(), REFUSED.to_owned());
+                    .insert(key::OUTCOME.to_owned(), outcome::REFUSED.to_owned());
             }
             record.user_agent = stage.to_owned();
             record

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING};
+use tollgate_shared::secret::Token;
 
 use crate::cluster::Cluster;
 use crate::{dump, wait};
@@ -194,6 +196,33 @@ impl TestNamespace {
     #[must_use]
     pub fn pods(&self) -> Api<Pod> {
         self.api()
+    }
+
+    /// A new token of a service account of this namespace, for ten minutes; bound to a pod, if one is given.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn token(&self, account: &str, pod: Option<&Pod>) -> anyhow::Result<Token> {
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                expiration_seconds: Some(600),
+                bound_object_ref: pod.map(|pod| BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: pod.metadata.name.clone(),
+                    uid: pod.metadata.uid.clone(),
+                }),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let answer = self
+            .api::<ServiceAccount>()
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .with_context(|| format!("no token for {account}"))?;
+        let status = answer.status.context("a TokenRequest without a status")?;
+        Ok(Token::parse(&status.token)?)
     }
 
     /// The cluster's client.

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, LogParams};
 use tollgate_shared::contract::CONTAINER;
+use tollgate_shared::record::{self, Digest, MAX_REPEATED, key};
 
 use crate::audit::AuditEvent;
 use crate::wait;
@@ -61,22 +62,58 @@ impl Records {
     /// Reads lines.
     ///
     /// # Errors
-    /// A line is neither record nor log.
+    /// A line is neither record nor log, or is not what its hash says.
     pub fn parse(text: String) -> anyhow::Result<Self> {
         let mut lines = Vec::new();
+        let mut scratch = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            let record = read_line(line).with_context(|| format!("line {}: {line}", number + 1))?;
+            let record = read_line(line, &mut scratch)
+                .with_context(|| format!("line {}: {line}", number + 1))?;
             lines.extend(record);
         }
         Ok(Self { lines, text })
     }
+
+    /// Checks that the records are one unbroken chain from its first line on; lines that a restarted sidecar repeats count once.
+    ///
+    /// # Errors
+    /// A line is missing, out of order or of another chain.
+    pub fn check_chain(&self) -> anyhow::Result<()> {
+        let mut seen: Vec<&AuditEvent> = Vec::new();
+        let (mut sequence, mut previous) = (0, Digest::ZERO.to_string());
+        for record in &self.lines {
+            if seen
+                .iter()
+                .rev()
+                .take(MAX_REPEATED)
+                .any(|line| *line == record)
+            {
+                continue;
+            }
+            let annotation = |key| record.annotations.get(key).map(String::as_str);
+            ensure!(
+                annotation(key::SEQUENCE) == Some(&(sequence + 1).to_string())
+                    && annotation(key::PREVIOUS_HASH) == Some(&previous),
+                "line {} does not follow line {sequence}",
+                annotation(key::SEQUENCE).unwrap_or("without a number"),
+            );
+            sequence += 1;
+            annotation(key::HASH)
+                .unwrap_or_default()
+                .clone_into(&mut previous);
+            seen.push(record);
+        }
+        Ok(())
+    }
 }
 
 /// A record, or `None` for a line of the sidecar's own log.
-fn read_line(line: &str) -> anyhow::Result<Option<AuditEvent>> {
+fn read_line(line: &str, scratch: &mut Vec<u8>) -> anyhow::Result<Option<AuditEvent>> {
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(line).context("neither record nor log")?;
     if object.contains_key("kind") {
+        let mut event = record::parse(line)?;
+        record::check(&mut event, scratch)?;
         return AuditEvent::parse(line).map(Some);
     }
     // What shared::telemetry writes.
@@ -88,32 +125,117 @@ fn read_line(line: &str) -> anyhow::Result<Option<AuditEvent>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use tollgate_shared::record::{
+        Annotations, ApiVersion, Chain, Count, Decision, Event, Extra, Kind, Level, Stage, User,
+    };
+
     use super::*;
+
+    /// An opening line.
+    fn event() -> Event<'static> {
+        let now = SystemTime::UNIX_EPOCH.into();
+        Event {
+            annotations: Annotations {
+                container: None,
+                credential_id: None,
+                decision: Decision::Allow,
+                hash: None,
+                mint_audit_id: None,
+                mint_seconds: None,
+                namespace: "n".into(),
+                outcome: None,
+                pod: "p".into(),
+                pod_uid: "u".into(),
+                policy: None,
+                previous_hash: Digest::ZERO,
+                reason: "r".into(),
+                request_bytes: None,
+                response_bytes: None,
+                rule: None,
+                sequence: Count(0),
+                tier: "t".into(),
+                truncated: None,
+                upstream_seconds: None,
+            },
+            api_version: ApiVersion::V1,
+            audit_id: None,
+            kind: Kind::Event,
+            level: Level::Metadata,
+            object_ref: None,
+            request_received_timestamp: now,
+            request_uri: "/version".into(),
+            response_status: None,
+            source_ips: Vec::new(),
+            stage: Stage::RequestReceived,
+            stage_timestamp: now,
+            user: User {
+                extra: Extra::default(),
+                username: "x".into(),
+            },
+            user_agent: None,
+            verb: "get".into(),
+        }
+    }
+
+    /// Three lines of one chain.
+    fn lines() -> Vec<String> {
+        let mut chain = Chain::default();
+        let mut lines = Vec::new();
+        for _ in 0..3 {
+            let mut line = Vec::new();
+            chain = chain.seal(&mut event(), &mut line).unwrap();
+            lines.push(String::from_utf8(line).unwrap());
+        }
+        lines
+    }
+
+    const LOG: &str =
+        "{\"timestamp\":\"2026-01-01T00:00:00Z\",\"level\":\"INFO\",\"message\":\"listening\"}\n";
 
     #[test]
     fn tells_records_from_logs() {
-        let text = r#"{"timestamp":"2026-01-01T00:00:00Z","level":"INFO","message":"listening"}
-{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","stage":"RequestReceived"}
-"#;
-        let records = Records::parse(text.to_owned()).unwrap();
-        let ids: Vec<_> = records
-            .lines
-            .iter()
-            .map(|record| record.audit_id.as_str())
-            .collect();
-        assert_eq!(ids, ["a"]);
+        let records = Records::parse(format!("{LOG}{}{LOG}", lines().concat())).unwrap();
+        assert_eq!(records.lines.len(), 3);
+        assert!(
+            records
+                .lines
+                .iter()
+                .all(|record| record.request_uri == "/version")
+        );
     }
 
     #[test]
     fn ignores_nothing() {
+        let changed = lines()[0].replace("/version", "/versions");
         for line in [
             "",
             "thread 'main' panicked",
             "{}",
             r#"{"kind":"Pod"}"#,
             "{\"kind\":\"Ev",
+            &changed,
         ] {
             assert!(Records::parse(format!("{line}\n")).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn knows_a_broken_chain() {
+        let lines = lines();
+        for (order, whole) in [
+            (vec![0, 1, 2], true),
+            (vec![0, 1, 1, 2], true),
+            (vec![0, 1, 0, 1, 2], true),
+            (vec![], true),
+            (vec![0, 2], false),
+            (vec![1, 2], false),
+            (vec![1, 0], false),
+        ] {
+            let text = order.iter().map(|&at| lines[at].as_str()).collect();
+            let records = Records::parse(text).unwrap();
+            assert_eq!(records.check_chain().is_ok(), whole, "{order:?}");
         }
     }
 }
