@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +12,22 @@ use hyper::body::Incoming;
 /// A count of bytes, shared between a body and the record of its call.
 #[derive(Clone, Debug, Default)]
 pub struct Count(Arc<AtomicU64>);
+
+/// What became of the agent's body, shared between the body and its call.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Bytes that were passed on.
+    pub count: Count,
+    broken: Arc<AtomicBool>,
+}
+
+impl Received {
+    /// Whether the agent broke off, or its framing broke.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
 
 impl Count {
     /// Bytes so far.
@@ -31,7 +47,7 @@ pub enum CallBody {
     /// One of ours: a mint, or nothing.
     Own(Option<Bytes>),
     /// The agent's.
-    Agent(Incoming, Count),
+    Agent(Incoming, Received),
 }
 
 impl Body for CallBody {
@@ -44,10 +60,14 @@ impl Body for CallBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Agent(body, count) => {
+            Self::Agent(body, received) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                if let Poll::Ready(Some(Ok(frame))) = &polled {
-                    count.add(frame.data_ref().map_or(0, Bytes::len));
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        received.count.add(frame.data_ref().map_or(0, Bytes::len))
+                    }
+                    Poll::Ready(Some(Err(_))) => received.broken.store(true, Ordering::Relaxed),
+                    _ => {}
                 }
                 polled
             }

@@ -265,7 +265,7 @@ impl Config {
             containers,
             ..
         } = &self.settings;
-        if port == admin_port {
+        if port == admin_port && *port != 0 {
             knobs.fault("admin-port", "is the port of the API proxy too");
         }
         if *local_auth == LocalAuth::Token && containers.is_empty() {

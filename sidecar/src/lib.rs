@@ -1,17 +1,21 @@
 //! The Tollgate sidecar: an API proxy on localhost that decides, records, mints one token per call and forwards.
 
 pub mod agent_files;
+pub mod app;
 pub mod authority;
 pub mod body;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod file;
 pub mod floor;
 pub mod headers;
 pub mod local;
+pub mod metrics;
 pub mod mint;
 mod names;
 pub mod probe;
+pub mod proxy;
 pub mod record;
 pub mod refusal;
 pub mod status;

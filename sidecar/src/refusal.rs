@@ -112,6 +112,32 @@ impl Reason {
         }
     }
 
+    /// The reason of a code.
+    #[must_use]
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
+    /// What kind of rule it is: the request itself, the local checks, the floor, or the sidecar's own state.
+    #[must_use]
+    pub const fn tier(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::AmbiguousPath | Self::UnknownMethod => "request",
+            Self::ForeignHost
+            | Self::BrowserRequest
+            | Self::LocalTokenMissing
+            | Self::LocalTokenWrong => "local",
+            Self::FloorTokenRequest
+            | Self::FloorImpersonation
+            | Self::FloorSidecarExec
+            | Self::FloorNodeProxy
+            | Self::FloorCertificate
+            | Self::FloorAdmission
+            | Self::FloorClusterCa => "floor",
+            _ => "sidecar",
+        }
+    }
+
     /// The HTTP status of the answer.
     #[must_use]
     pub const fn status(self) -> StatusCode {

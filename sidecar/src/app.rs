@@ -1,0 +1,328 @@
+//! Puts the parts together: [`App::start`] binds and writes everything that must be there before an agent starts,
+//! [`App::run`] proves one mint, becomes ready and serves until it is told to end.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use hyper::service::service_fn;
+use prometheus_client::registry::Registry;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tollgate_shared::admin::Admin;
+use tollgate_shared::drain;
+use tollgate_shared::ready::{BlockReady, Ready};
+use tollgate_shared::serve::{Limits, Listener};
+use tollgate_shared::tls;
+
+use crate::agent_files::{self, Files};
+use crate::authority;
+use crate::config::{Config, RecordTarget};
+use crate::local::LocalTokens;
+use crate::metrics::Metrics;
+use crate::mint::Mint;
+use crate::proxy::{Proxy, Tunnels};
+use crate::record::{
+    Closing, Decision, FileConfig, Identity, ObjectRef, Opening, Recorder, RecorderConfig,
+    SinkConfig, outcome,
+};
+use crate::refusal::Refusal;
+use crate::upstream::Upstream;
+
+/// Header fields and bytes of a request. The API server takes 1 MiB (`http.DefaultMaxHeaderBytes`); real clients send a tenth
+/// of this, the longest being the command of an exec.
+const HEAD_FIELDS: usize = 256;
+const HEAD_BYTES: usize = 256 * 1024;
+/// Between two tries of the first mint; it waits for the namespace's RoleBinding.
+const MINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A sidecar with its ports bound and its files written.
+pub struct App {
+    proxy: Arc<Proxy>,
+    listeners: Vec<Listener>,
+    admin: Admin,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    drain: drain::Drain,
+    watch: drain::Watch,
+    minting: BlockReady,
+    draining: Ready,
+    opening: Opening,
+    drain_deadline: Duration,
+}
+
+impl App {
+    /// Binds the ports, writes the agents' files, opens the records.
+    ///
+    /// # Errors
+    /// What keeps the sidecar from starting, with the knob to turn.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let (drain, watch) = drain::channel();
+        let ready = Ready::default();
+        let minting = ready.block("the first minted token");
+        let listeners = bind(config).await?;
+        let port = listeners
+            .first()
+            .map_or(config.settings.port, |listener| listener.address().port());
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::new(&mut registry));
+        let admin = bind_admin(config, &ready, Arc::new(registry)).await?;
+
+        let served = authority::serve(&config.state_dir, OffsetDateTime::now_utc())?;
+        let files = Files {
+            ca_pem: &served.ca_pem,
+            namespace: &config.pod.namespace,
+            port,
+        };
+        let tokens = agent_files::write(&config.agent_dir, &config.settings.containers, &files)?;
+        let server = tls::server_config(served.chain, served.key, &[tls::HTTP_1_1])?;
+
+        let mint = Mint::new(config)?;
+        let proxy = Proxy {
+            upstream: Upstream::new(
+                config.api_server.clone(),
+                &config.bootstrap_dir.join("ca.crt"),
+            )?,
+            recorder: Recorder::start(recorder_config(config))?,
+            local_tokens: LocalTokens::new(
+                config.settings.local_auth,
+                tokens
+                    .iter()
+                    .map(|(container, token)| (container.clone(), token)),
+            ),
+            max_stream_age: config.max_stream_age,
+            drain: watch.clone(),
+            tunnels: Tunnels::default(),
+            mint,
+            metrics,
+        };
+        let opening = first_mint(config, &proxy.mint);
+        let tls = watch::channel(Arc::new(server)).1;
+        Ok(Self {
+            proxy: Arc::new(proxy),
+            listeners,
+            admin,
+            tls,
+            drain,
+            watch,
+            minting,
+            draining: ready,
+            opening,
+            drain_deadline: config.drain_deadline,
+        })
+    }
+
+    /// Addresses of the API proxy.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// Address of the admin port.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Serves until `stop`, then drains; what still runs at the deadline of the configuration is cut.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self {
+            proxy,
+            listeners,
+            admin,
+            tls,
+            drain,
+            watch,
+            minting,
+            draining,
+            opening,
+            drain_deadline,
+        } = self;
+        let (admin_drain, admin_watch) = drain::channel();
+        let admin = tokio::spawn(admin.serve(admin_watch));
+        let mut serving = tokio::task::JoinSet::new();
+        for listener in listeners {
+            let proxy = Arc::clone(&proxy);
+            let make = move |peer| {
+                let proxy = Arc::clone(&proxy);
+                service_fn(move |request| {
+                    let proxy = Arc::clone(&proxy);
+                    async move { Ok::<_, std::convert::Infallible>(proxy.serve(request, peer).await) }
+                })
+            };
+            serving.spawn(listener.with_tls(tls.clone()).serve(make, watch.clone()));
+        }
+        tokio::pin!(stop);
+        tokio::select! {
+            () = prove_mint(&proxy, opening) => {
+                drop(minting);
+                tracing::info!("ready");
+                stop.await;
+            }
+            () = &mut stop => {}
+        }
+        let _draining = draining.block("the end of the process");
+        tracing::info!("draining");
+        drain.signal();
+        while serving.join_next().await.is_some() {}
+        proxy.tunnels.ended().await;
+        proxy.recorder.shutdown(drain_deadline).await;
+        admin_drain.signal();
+        drop(admin.await);
+        tracing::info!("ended");
+    }
+}
+
+/// IPv4 loopback always, IPv6 loopback where the pod has it.
+async fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let limits = Limits {
+        connections: config.max_connections,
+        headers: HEAD_FIELDS,
+        head_bytes: HEAD_BYTES,
+        drain: config.drain_deadline,
+        ..Limits::default()
+    };
+    let first = Listener::bind(
+        (Ipv4Addr::LOCALHOST, config.settings.port).into(),
+        limits.clone(),
+    )
+    .await?;
+    let port = first.address().port();
+    let mut listeners = vec![first];
+    match Listener::bind((Ipv6Addr::LOCALHOST, port).into(), limits).await {
+        Ok(listener) => listeners.push(listener),
+        Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
+            return Err(error.into());
+        }
+        Err(error) => tracing::info!(%error, "serving on IPv4 alone"),
+    }
+    Ok(listeners)
+}
+
+/// On every address, because the kubelet probes the pod's; `[::]` takes IPv4 too, where there is IPv6.
+async fn bind_admin(
+    config: &Config,
+    ready: &Ready,
+    registry: Arc<Registry>,
+) -> anyhow::Result<Admin> {
+    let port = config.settings.admin_port;
+    let both = Admin::bind(
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        ready.clone(),
+        Arc::clone(&registry),
+    )
+    .await;
+    match both {
+        Ok(admin) => Ok(admin),
+        Err(_) => Ok(Admin::bind(
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            ready.clone(),
+            registry,
+        )
+        .await?),
+    }
+}
+
+fn recorder_config(config: &Config) -> RecorderConfig {
+    let account = config
+        .settings
+        .service_account
+        .as_ref()
+        .unwrap_or(&config.pod.service_account);
+    RecorderConfig {
+        identity: Identity {
+            username: format!("system:serviceaccount:{}:{account}", config.pod.namespace),
+            namespace: config.pod.namespace.clone(),
+            pod: config.pod.name.clone(),
+            pod_uid: config.pod.uid.clone(),
+            node: config.pod.node.clone(),
+        },
+        sink: match &config.record_target {
+            RecordTarget::Stdout => SinkConfig::Stdout,
+            RecordTarget::File { path, size, count } => SinkConfig::File(FileConfig {
+                path: path.clone(),
+                max_bytes: *size,
+                keep: *count,
+            }),
+        },
+        state_dir: Some(config.state_dir.clone()),
+        deadline: config.record_deadline,
+        keep_commands: config.record_exec_commands,
+    }
+}
+
+/// The first mint belongs to no call, but is on record as every other.
+fn first_mint(config: &Config, mint: &Mint) -> Opening {
+    let account = config
+        .settings
+        .service_account
+        .as_ref()
+        .unwrap_or(&config.pod.service_account);
+    Opening {
+        verb: "create".to_owned(),
+        uri: mint.path().to_string(),
+        object: Some(ObjectRef {
+            resource: Some("serviceaccounts".into()),
+            namespace: Some(config.pod.namespace.clone().into()),
+            name: Some(account.clone().into()),
+            api_group: None,
+            api_version: Some("v1".into()),
+            subresource: Some("token".into()),
+        }),
+        container: None,
+        user_agent: None,
+        source_ip: None,
+        decision: Decision::Allow,
+        reason: "first-mint",
+        tier: "sidecar",
+        policy: None,
+        received: SystemTime::now(),
+    }
+}
+
+/// Mints until one mint succeeds: a sidecar that starts before its namespace's RoleBinding waits for it.
+async fn prove_mint(proxy: &Proxy, opening: Opening) {
+    loop {
+        match try_mint(
+            proxy,
+            Opening {
+                received: SystemTime::now(),
+                ..opening.clone()
+            },
+        )
+        .await
+        {
+            Ok(()) => return,
+            Err(reason) => tracing::warn!(reason, "not ready: no token could be minted yet"),
+        }
+        tokio::time::sleep(MINT_PAUSE).await;
+    }
+}
+
+async fn try_mint(proxy: &Proxy, opening: Opening) -> Result<(), String> {
+    let mut record = proxy
+        .recorder
+        .open(opening)
+        .await
+        .map_err(|error| error.to_string())?;
+    let started = std::time::Instant::now();
+    let audit_id = HeaderValue::from_str(&record.mint_audit_id().to_string())
+        .map_err(|error| error.to_string())?;
+    let minted = proxy.mint.mint(&proxy.upstream, &audit_id).await;
+    let (outcome, refusal): (&str, Option<Refusal>) = match minted {
+        Ok(minted) => {
+            record.minted(minted.credential_id, started.elapsed());
+            ("unused", None)
+        }
+        Err(refusal) => (outcome::REFUSED, Some(refusal)),
+    };
+    record.close(Closing {
+        outcome,
+        reason: refusal
+            .as_ref()
+            .map(|refusal| refusal.reason.code().to_owned()),
+        message: refusal.as_ref().map(|refusal| refusal.message.clone()),
+        ..Closing::default()
+    });
+    refusal.map_or(Ok(()), |refusal| Err(refusal.message))
+}

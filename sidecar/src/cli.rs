@@ -1,0 +1,161 @@
+//! The command line: `run`, `probe`, `verify`. Every knob of `run` is a flag and a variable.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_shared::contract::{ADMIN_PORT, variable};
+use tollgate_shared::duration::GoDuration;
+use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START, Knobs};
+use tollgate_shared::telemetry;
+
+use crate::app::App;
+use crate::config::{Config, KNOBS};
+use crate::probe;
+
+/// How long `probe` waits by default; the webhook gives the startup probe a little more.
+const PROBE_LIMIT: u64 = 300;
+
+/// Runs the program with these arguments and this environment.
+pub fn main(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Vec<(String, String)>,
+) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            drop(error.print());
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_BAD_CONFIG)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match matches.subcommand() {
+        Some(("run", matches)) => run(matches, environment),
+        Some(("probe", matches)) => probe(matches, environment),
+        _ => ExitCode::from(EXIT_BAD_CONFIG),
+    }
+}
+
+fn command() -> Command {
+    let run = Command::new("run")
+        .about("Serve the Kubernetes API on localhost, one minted token and one record a call")
+        .after_help("Each flag is also a variable: --token-ttl is TOLLGATE_TOKEN_TTL. A flag wins.")
+        .args(KNOBS.iter().map(|knob| {
+            Arg::new(knob.name)
+                .long(knob.name)
+                .value_name(knob.value)
+                .help(knob.help)
+                .allow_hyphen_values(true)
+        }));
+    let probe = Command::new("probe")
+        .about("Wait until the sidecar of this pod is ready")
+        .args([
+            Arg::new("admin-port")
+                .long("admin-port")
+                .value_name("PORT")
+                .help("The sidecar's admin port [default: 6480]"),
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .help("Give up after this long [default: 300s]"),
+        ]);
+    Command::new("tollgate-sidecar")
+        .about("Lets AI agents use the Kubernetes API without ever holding a credential for it")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([run, probe])
+}
+
+/// The flags that were given.
+fn flags<'a>(
+    matches: &'a ArgMatches,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Vec<(&'a str, String)> {
+    names
+        .into_iter()
+        .filter_map(|name| Some((name, matches.get_one::<String>(name)?.clone())))
+        .collect()
+}
+
+fn run(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
+    let config = match Config::read(
+        flags(matches, KNOBS.iter().map(|knob| knob.name)),
+        environment,
+    ) {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_BAD_CONFIG, &error.to_string()),
+    };
+    telemetry::init(config.settings.log_level, config.log_format);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    // One thread: a sidecar serves one pod, and a second thread would cost memory in each of them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let served = runtime.block_on(serve(&config));
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        served
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the start failed");
+            ExitCode::from(EXIT_FAILED_START)
+        }
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let app = App::start(config).await?;
+    tracing::info!(proxy = ?app.addresses(), admin = %app.admin_address(), "listening");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = app.run(async {
+        drop(stopped.await);
+    });
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => return Ok(()),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(stop);
+    tokio::select! {
+        () = running => {}
+        _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
+        _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
+    }
+    Ok(())
+}
+
+fn probe(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
+    // The probe runs in the sidecar's container and so sees all its variables; only the port concerns it.
+    let port = variable("admin-port");
+    let environment = environment.into_iter().filter(|(name, _)| *name == port);
+    let mut knobs = Knobs::new(flags(matches, ["admin-port", "timeout"]), environment);
+    let port = knobs.parse("admin-port", ADMIN_PORT);
+    let limit = knobs.parse("timeout", GoDuration::from_secs(PROBE_LIMIT));
+    if let Err(error) = knobs.finish() {
+        return fail(EXIT_BAD_CONFIG, &error.to_string());
+    }
+    match probe::wait(port, limit.get()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(EXIT_FAILED_START, &message),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "for the person at the terminal, before there is a log"
+)]
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("tollgate-sidecar: {message}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,234 @@
+//! A stand-in for the API server, for what a real one cannot be made to show: it keeps every byte that arrives, and answers as
+//! it is told.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// The bearer token that the stand-in mints; its payload is `{"jti":"minted-1"}`.
+pub(crate) const MINTED: &str = "aGVhZA.eyJqdGkiOiJtaW50ZWQtMSJ9.c2lnbmF0dXJl";
+
+/// What to do with one kind of request.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// These bytes; the connection stays open.
+    Bytes(Vec<u8>),
+    /// These bytes, then the end of the connection.
+    Last(Vec<u8>),
+    /// Nothing, ever.
+    Silence,
+    /// These bytes; then every byte comes back, until the agent's half is closed, then `bye`.
+    Echo(Vec<u8>),
+}
+
+impl Answer {
+    /// A JSON answer.
+    pub(crate) fn json(status: &str, headers: &str, body: &str) -> Self {
+        let length = body.len();
+        Self::Bytes(
+            format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+            )
+            .into_bytes(),
+        )
+    }
+
+    /// A TokenRequest that succeeded.
+    pub(crate) fn minted() -> Self {
+        Self::json(
+            "201 Created",
+            "",
+            &format!(r#"{{"status":{{"token":"{MINTED}"}}}}"#),
+        )
+    }
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Request line and headers.
+    pub(crate) head: String,
+    /// The body, chunks as they came.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Seen {
+    /// Whether it asks for a token.
+    pub(crate) fn is_mint(&self) -> bool {
+        self.head
+            .starts_with("POST /api/v1/namespaces/agents/serviceaccounts/default/token ")
+    }
+}
+
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    mint: Mutex<Answer>,
+    call: Mutex<Answer>,
+    closed: mpsc::UnboundedSender<()>,
+}
+
+/// The stand-in, serving until it is dropped.
+pub(crate) struct ApiServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca_pem: String,
+    shared: Arc<Shared>,
+    closed: tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl ApiServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ca_pem, acceptor) = certificates();
+        let (closed, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            seen: Mutex::default(),
+            mint: Mutex::new(Answer::minted()),
+            call: Mutex::new(Answer::json("200 OK", "", "{}")),
+            closed,
+        });
+        let serving = Arc::clone(&shared);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(connection(stream, acceptor.clone(), Arc::clone(&serving)));
+            }
+        });
+        Self {
+            address,
+            ca_pem,
+            shared,
+            closed: tokio::sync::Mutex::new(receiver),
+            task,
+        }
+    }
+
+    /// Answers mints like this from now on.
+    pub(crate) fn mints(&self, answer: Answer) {
+        *self.shared.mint.lock().unwrap() = answer;
+    }
+
+    /// Answers everything else like this from now on.
+    pub(crate) fn calls(&self, answer: Answer) {
+        *self.shared.call.lock().unwrap() = answer;
+    }
+
+    /// What arrived, mints apart.
+    pub(crate) fn seen_calls(&self) -> Vec<Seen> {
+        self.shared
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| !seen.is_mint())
+            .cloned()
+            .collect()
+    }
+
+    /// Mints that arrived.
+    pub(crate) fn seen_mints(&self) -> Vec<Seen> {
+        self.shared
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| seen.is_mint())
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until a connection with a silent or streaming answer was closed by the sidecar.
+    pub(crate) async fn connection_closed(&self) {
+        self.closed.lock().await.recv().await.unwrap();
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn certificates() -> (String, TlsAcceptor) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::default();
+    leaf.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config =
+        tollgate_shared::tls::server_config(vec![leaf.der().clone()], key, &[b"http/1.1"]).unwrap();
+    (ca_pem, TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    let Ok(mut stream) = acceptor.accept(stream).await else {
+        return;
+    };
+    while let Some(seen) = request(&mut stream).await {
+        let answer = if seen.is_mint() {
+            &shared.mint
+        } else {
+            &shared.call
+        };
+        let answer = answer.lock().unwrap().clone();
+        shared.seen.lock().unwrap().push(seen);
+        match answer {
+            Answer::Bytes(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),
+            Answer::Last(bytes) => {
+                stream.write_all(&bytes).await.unwrap_or_default();
+                stream.shutdown().await.unwrap_or_default();
+                return;
+            }
+            Answer::Silence => break,
+            Answer::Echo(bytes) => return echo(stream, &bytes).await,
+        }
+    }
+    // Reads to the end, so that the end is noticed.
+    let mut rest = Vec::new();
+    drop(stream.read_to_end(&mut rest).await);
+    shared.closed.send(()).unwrap_or_default();
+}
+
+async fn request(stream: &mut TlsStream<TcpStream>) -> Option<Seen> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        bytes.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(bytes).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.ok()?;
+    if head.contains("transfer-encoding: chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            body.push(stream.read_u8().await.ok()?);
+        }
+    }
+    Some(Seen { head, body })
+}
+
+async fn echo(mut stream: TlsStream<TcpStream>, bytes: &[u8]) {
+    stream.write_all(bytes).await.unwrap();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer).await.unwrap_or(0) {
+            0 => break,
+            read => stream.write_all(&buffer[..read]).await.unwrap(),
+        }
+    }
+    stream.write_all(b"bye").await.unwrap();
+    stream.shutdown().await.unwrap_or_default();
+}

@@ -1,0 +1,214 @@
+//! The real sidecar on free ports, with a stand-in for the API server behind it and a raw TLS client before it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test rig fails by panicking"
+)]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test file uses its part of the rig"
+)]
+
+pub(crate) mod api_server;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_server::ApiServer;
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tollgate_sidecar::app::App;
+use tollgate_sidecar::config::Config;
+
+/// The bootstrap token of the rig.
+pub(crate) const BOOTSTRAP: &str = "Ym9vdA.c3RyYXA.dG9rZW4";
+
+/// Longer than anything here takes; only a hang meets it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Rig {
+    pub(crate) api: ApiServer,
+    pub(crate) folder: TempDir,
+    port: u16,
+    tls: TlsConnector,
+    stop: Option<oneshot::Sender<()>>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// `knobs` are added to what a pod gives.
+    pub(crate) async fn with(knobs: &[(&'static str, &str)]) -> Self {
+        let api = ApiServer::start().await;
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        for name in ["bootstrap", "agent", "state"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("bootstrap/token"), BOOTSTRAP).unwrap();
+        fs::write(path("bootstrap/ca.crt"), &api.ca_pem).unwrap();
+        let mut flags = vec![
+            ("namespace", "agents".to_owned()),
+            ("pod-name", "agent-0".to_owned()),
+            ("pod-uid", "11111111-2222-3333-4444-555555555555".to_owned()),
+            ("pod-service-account", "default".to_owned()),
+            ("containers", "agent,helper".to_owned()),
+            ("api-server", format!("https://{}", api.address)),
+            ("bootstrap-dir", path("bootstrap")),
+            ("agent-dir", path("agent")),
+            ("state-dir", path("state")),
+            ("record-file", path("records")),
+            ("port", "0".to_owned()),
+            ("admin-port", "0".to_owned()),
+        ];
+        flags.extend(
+            knobs
+                .iter()
+                .map(|(knob, value)| (*knob, (*value).to_owned())),
+        );
+        let config = Config::read(flags, []).unwrap();
+        let app = App::start(&config).await.unwrap();
+        let (port, admin) = (app.addresses()[0].port(), app.admin_address().port());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(app.run(async {
+            drop(stopped.await);
+        }));
+        let ca = fs::read(path("agent/agent/ca.crt")).unwrap();
+        let tls = TlsConnector::from(Arc::new(
+            tollgate_shared::tls::client_config(&ca, &[]).unwrap(),
+        ));
+        let rig = Self {
+            api,
+            folder,
+            port,
+            tls,
+            stop: Some(stop),
+            served,
+        };
+        let ready =
+            tokio::task::spawn_blocking(move || tollgate_sidecar::probe::wait(admin, PATIENCE));
+        ready.await.unwrap().unwrap();
+        rig
+    }
+
+    /// The local token of a container.
+    pub(crate) fn token(&self, container: &str) -> String {
+        fs::read_to_string(
+            self.folder
+                .path()
+                .join("agent")
+                .join(container)
+                .join("token"),
+        )
+        .unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        self.tls
+            .connect(ServerName::try_from("127.0.0.1").unwrap(), tcp)
+            .await
+            .unwrap()
+    }
+
+    /// Sends raw bytes with the agent's own token in place of `{auth}`, gives all that comes back until the end. A request
+    /// should say `Connection: close`.
+    pub(crate) async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        let auth = format!("Authorization: Bearer {}\r\n", self.token("agent"));
+        stream
+            .write_all(request.replace("{auth}", &auth).as_bytes())
+            .await
+            .unwrap();
+        read_to_end(&mut stream).await
+    }
+
+    /// A plain GET of a path by the agent.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        self.raw(&format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{{auth}}Connection: close\r\n\r\n"
+        ))
+        .await
+    }
+
+    /// Ends the sidecar and gives its records.
+    pub(crate) async fn end(mut self) -> Vec<Value> {
+        drop(self.stop.take());
+        tokio::time::timeout(PATIENCE, &mut self.served)
+            .await
+            .unwrap()
+            .unwrap();
+        self.records()
+    }
+
+    /// The records so far.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.path().join("records")).unwrap();
+        for secret in [
+            BOOTSTRAP,
+            api_server::MINTED,
+            &self.token("agent"),
+            &self.token("helper"),
+        ] {
+            assert!(!text.contains(secret), "a token stands in the records");
+        }
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+pub(crate) async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> String {
+    let mut bytes = Vec::new();
+    // An end without close_notify is an end too.
+    drop(
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes))
+            .await
+            .unwrap(),
+    );
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads until the text ends like this.
+pub(crate) async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        let byte = tokio::time::timeout(PATIENCE, stream.read_u8())
+            .await
+            .unwrap();
+        text.push(
+            byte.unwrap_or_else(|error| panic!("{error} after {text:?}"))
+                .into(),
+        );
+    }
+    text
+}
+
+/// An annotation of a record.
+pub(crate) fn note<'a>(record: &'a Value, name: &str) -> &'a str {
+    record["annotations"][format!("tollgate.dev/{name}")]
+        .as_str()
+        .unwrap_or_default()
+}
+
+/// The closing lines of agents' calls.
+pub(crate) fn closings(records: &[Value]) -> Vec<&Value> {
+    let of_call = |record: &&Value| note(record, "reason") != "first-mint";
+    records
+        .iter()
+        .filter(|record| record["stage"] == "ResponseComplete")
+        .filter(of_call)
+        .collect()
+}
