@@ -4,13 +4,14 @@
 
 mod guard;
 mod plan;
+mod probe;
+mod watches;
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{SelectAll, Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -18,11 +19,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::api::{DeleteParams, DynamicObject, PostParams, Preconditions};
 use kube::core::{ApiResource, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
 use tollgate_shared::contract::{
     AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE,
@@ -30,6 +29,8 @@ use tollgate_shared::contract::{
 
 use self::guard::{Guard, Shipped, Stored};
 use self::plan::Step;
+use self::probe::Probe;
+use self::watches::{Events, Listed, Watches};
 use crate::inject::InjectConfig;
 use crate::metrics::Metrics;
 
@@ -46,10 +47,6 @@ const NEVER: [&str; 2] = ["kube-system", SYSTEM_NAMESPACE];
 #[error("the token guard of this build is no YAML: {0}")]
 pub struct BadBuild(#[from] serde_saphyr::Error);
 
-/// Some watched kind has told that its list is complete, by its index.
-type Listed = Result<Option<usize>, watcher::Error>;
-type Events = SelectAll<Pin<Box<dyn Stream<Item = Listed> + Send>>>;
-
 /// The reconciler.
 pub struct Enable {
     client: Client,
@@ -61,6 +58,8 @@ pub struct Enable {
     policy_bindings: Store<DynamicObject>,
     events: Events,
     unlisted: BTreeSet<usize>,
+    /// Whether the guard has answered since it was last seen not to stand.
+    answered: bool,
     said: Option<Guard>,
 }
 
@@ -90,6 +89,7 @@ impl Enable {
             client,
             config,
             metrics,
+            answered: false,
             said: None,
         }
     }
@@ -130,7 +130,7 @@ impl Enable {
 
     /// One look at everything; whether all that was to do is done.
     async fn pass(&mut self) -> Result<bool, BadBuild> {
-        let guard = self.guard()?;
+        let guard = self.guard().await?;
         let managed = self.managed();
         let role = if managed.is_empty() {
             None
@@ -151,45 +151,42 @@ impl Enable {
         let mut done = true;
         for step in plan::plan(&managed, found(), &guard, role.as_deref()) {
             if let Err(error) = take(&self.client, &step).await {
-                tracing::error!(%error, ?step, "a grant could not be given, mended or taken away");
+                tracing::error!(%error, %step, "a grant could not be given, mended or taken away");
                 self.metrics.grant_failed();
                 done = false;
             }
         }
-        self.say(guard);
+        // No event tells when a guard that stands comes into force.
+        done &= !matches!(guard, Guard::Silent | Guard::Unknown);
+        if self.said.as_ref() != Some(&guard) {
+            guard.log();
+            self.said = Some(guard);
+        }
         Ok(done)
     }
 
-    /// Logs the guard's state when it has changed.
-    fn say(&mut self, guard: Guard) {
-        if self.said.as_ref() == Some(&guard) {
-            return;
-        }
-        match &guard {
-            Guard::Stands => {
-                tracing::info!("the token guard stands: managed namespaces hold their grants")
-            }
-            Guard::Newer => {
-                tracing::warn!(
-                    "the token guard is of a later release: its own replicas see to the grants"
-                );
-            }
-            Guard::Fallen(reason) => {
-                tracing::error!(%reason, "grants are withheld: apply the manifests of this release again");
-            }
-        }
-        self.said = Some(guard);
-    }
-
-    fn guard(&self) -> Result<Guard, BadBuild> {
+    /// Judges the guard; one that begins to stand is asked whether it is in force.
+    async fn guard(&mut self) -> Result<Guard, BadBuild> {
         let shipped = Shipped::new(self.config.borrow().defaults.binding)?;
         let find =
             |store: &Store<DynamicObject>| store.find(|object| object.name_any() == guard::NAME);
         let (policy, binding) = (find(&self.policies), find(&self.policy_bindings));
-        Ok(shipped.judge(
+        let judged = shipped.judge(
             policy.as_deref().map(stored),
             binding.as_deref().map(stored),
-        ))
+        );
+        self.answered &= judged == Guard::Stands;
+        if judged != Guard::Stands || self.answered {
+            return Ok(judged);
+        }
+        Ok(match probe::probe(&self.client).await {
+            Probe::Answered => {
+                self.answered = true;
+                judged
+            }
+            Probe::Silent => Guard::Silent,
+            Probe::Unknown => Guard::Unknown,
+        })
     }
 
     fn managed(&self) -> BTreeSet<String> {
@@ -254,37 +251,9 @@ async fn take(client: &Client, step: &Step) -> kube::Result<()> {
         // Another replica was first, or the namespace has gone; what is left to do comes with its event.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Ok(()) => {
-            tracing::info!(?step, "changed a grant");
+            tracing::info!(%step, "changed a grant");
             Ok(())
         }
         failed => failed,
-    }
-}
-
-#[derive(Default)]
-struct Watches {
-    events: Events,
-}
-
-impl Watches {
-    /// Watches a kind into a store.
-    fn add<K>(&mut self, api: Api<K>, kind: K::DynamicType, config: watcher::Config) -> Store<K>
-    where
-        K: Resource<DynamicType: Eq + std::hash::Hash + Clone + Send + Sync>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
-        let writer = reflector::store::Writer::new(kind);
-        let store = writer.as_reader();
-        let index = self.events.len();
-        let events = reflector::reflector(writer, watcher::watcher(api, config))
-            .default_backoff()
-            .map(move |event| event.map(|event| matches!(event, Event::InitDone).then_some(index)));
-        self.events.push(Box::pin(events));
-        store
     }
 }

@@ -1,6 +1,7 @@
 //! Which grants to give, mend and take away; pure.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -10,7 +11,7 @@ use super::guard::Guard;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// One thing to do.
+/// One thing to do. Printed, it says what and where.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {
     /// The namespace has no RoleBinding of our name.
@@ -19,6 +20,17 @@ pub(crate) enum Step {
     Mend(RoleBinding),
     /// It has ours, and must not; namespace and uid.
     Revoke(String, String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, namespace) = match self {
+            Self::Grant(binding) => ("grant", binding.metadata.namespace.as_deref()),
+            Self::Mend(binding) => ("mend", binding.metadata.namespace.as_deref()),
+            Self::Revoke(namespace, _) => ("revoke", Some(namespace.as_str())),
+        };
+        write!(f, "{what} {}", namespace.unwrap_or_default())
+    }
 }
 
 /// What is to be done so that the namespaces in `managed` have their grant and no other one has it. `role` is the uid of the
@@ -46,9 +58,9 @@ pub(crate) fn plan<'a>(
         let unwanted = !managed.contains(namespace);
         match (guard, role) {
             _ if unwanted => steps.extend(revoke(binding)),
-            (Guard::Fallen(_), _) => steps.extend(revoke(binding)),
+            (Guard::Fallen(_) | Guard::Silent, _) => steps.extend(revoke(binding)),
             (Guard::Stands, Some(role)) => steps.extend(mend(binding, namespace, role)),
-            (Guard::Stands, None) | (Guard::Newer, _) => {}
+            (Guard::Stands, None) | (Guard::Newer | Guard::Unknown, _) => {}
         }
     }
     if let (Guard::Stands, Some(role)) = (guard, role) {
@@ -174,26 +186,21 @@ mod tests {
     #[test]
     fn without_the_guard_all_grants_go() {
         let found = [stored("kept"), stored("left")];
-        let fallen = Guard::Fallen(String::new());
-        let steps = plan(
-            &managed(&["kept", "new"]),
-            &found,
-            &fallen,
-            Some("role-uid"),
-        );
-        assert_eq!(steps, [revoked("kept"), revoked("left")]);
+        for guard in [Guard::Fallen(String::new()), Guard::Silent] {
+            let names = managed(&["kept", "new"]);
+            let steps = plan(&names, &found, &guard, Some("role-uid"));
+            assert_eq!(steps, [revoked("kept"), revoked("left")]);
+        }
     }
 
     #[test]
-    fn before_a_newer_guard_nothing_is_given_and_nothing_taken_from_managed_namespaces() {
+    fn before_a_newer_or_unknown_guard_nothing_changes_in_managed_namespaces() {
         let found = [stored("kept"), stored("left")];
-        let steps = plan(
-            &managed(&["kept", "new"]),
-            &found,
-            &Guard::Newer,
-            Some("role-uid"),
-        );
-        assert_eq!(steps, [revoked("left")]);
+        for guard in [Guard::Newer, Guard::Unknown] {
+            let names = managed(&["kept", "new"]);
+            let steps = plan(&names, &found, &guard, Some("role-uid"));
+            assert_eq!(steps, [revoked("left")]);
+        }
     }
 
     #[test]

@@ -1,0 +1,61 @@
+//! The program as a user starts it wrongly: exit codes and messages.
+#![expect(clippy::expect_used, reason = "a test's own helpers")]
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+fn start(configure: impl FnOnce(&mut Command)) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-webhook"));
+    command.env_clear();
+    configure(&mut command);
+    let Output { status, stderr, .. } = command.output().expect("the program starts");
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn a_bad_configuration_ends_with_64_and_names_every_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, "imagee: i\ndefaults: {tokenTtl: 60s}\n").expect("a file");
+    let (code, text) = start(|command| {
+        command.arg("--config").arg(&file);
+        command.args(["--address", "nowhere"]);
+        command.env("TOLLGATE_LOG_LEVL", "debug");
+    });
+    assert_eq!(code, Some(64), "{text}");
+    for part in [
+        "--address",
+        "TOLLGATE_LOG_LEVL",
+        "imagee",
+        "defaults.tokenTtl",
+        "config.yaml",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (code, text) = start(|command| {
+        command.args(["--config", "/nonexistent/config.yaml"]);
+    });
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("/nonexistent/config.yaml"), "{text}");
+}
+
+#[test]
+fn a_failed_start_ends_with_1_and_names_the_cause() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, "image: i\n").expect("a file");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let (code, text) = start(|command| {
+        command.arg("--config").arg(&file);
+        command.args(["--address", &address, "--admin-address", "127.0.0.1:0"]);
+    });
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&address), "{text}");
+    let (code, text) = start(|command| {
+        command.arg("--config").arg(&file);
+        command.args(["--address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
+    });
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Kubernetes API"), "{text}");
+}
