@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 /// How often everything is looked at, whether or not anything happened.
 const PERIOD: Duration = Duration::from_secs(60);
 /// How long until a failed step is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Namespaces that are never managed.
 const NEVER: [&str; 2] = ["kube-system", SYSTEM_NAMESPACE];
