@@ -35,13 +35,11 @@ images: build ## Both images as archives in target/images/, the same digest from
 	@for name in tollgate-sidecar tollgate-webhook; do \
 		images/build $(RELEASE)/$$name $$name:$(TAG) target/images/$$name.tar || exit 1; done
 
-.PHONY: kind-up kind-down kind-load
+.PHONY: kind-up kind-down
 kind-up: ## A kind cluster (K8S_VERSION=1.37 or 1.33); kubeconfig and audit log in target/kind/
 	@e2e/kind/up
 kind-down: ## Remove the cluster and all that kind-up made
 	@e2e/kind/down
-kind-load: images ## Load both images into the kind cluster
-	@e2e/kind/load-archive target/images/tollgate-sidecar.tar target/images/tollgate-webhook.tar
 
 .PHONY: deploy
 deploy: images ## Load the images and apply the manifests to the cluster of KUBECONFIG (or target/kind/kubeconfig)

@@ -57,7 +57,10 @@ impl Knobs {
     ) -> Self {
         let mut given = BTreeMap::new();
         for (name, value) in variables {
-            if let Some(knob) = name.strip_prefix(ENV_PREFIX) {
+            if let Some(knob) = name
+                .strip_prefix(ENV_PREFIX)
+                .filter(|knob| !is_service_link(knob, &value))
+            {
                 let knob = knob.to_ascii_lowercase().replace('_', "-");
                 given.insert(
                     knob,
@@ -173,6 +176,22 @@ impl Knobs {
     }
 }
 
+/// Whether the kubelet made this variable of a Service: one named `tollgate-x` gives every container of its namespace
+/// `TOLLGATE_X_SERVICE_HOST`, `TOLLGATE_X_PORT=tcp://…` and so on (`pkg/kubelet/envvars/envvars.go`). They are no settings,
+/// and a Service must not keep a sidecar from starting.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let url = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    let part = |mark: &str| name == mark.trim_start_matches('_') || name.contains(mark);
+    let of_port = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| {
+        ["_PROTO", "_PORT", "_ADDR"]
+            .iter()
+            .any(|end| name.ends_with(&format!("{protocol}{end}")))
+    });
+    url || part("_SERVICE_HOST") || part("_SERVICE_PORT") || of_port
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +230,26 @@ mod tests {
                 "TOLLGATE_PROT"
             ]
         );
+    }
+
+    #[test]
+    fn what_the_kubelet_makes_of_a_service_is_no_setting() {
+        for (name, value) in [
+            ("TOLLGATE_X_SERVICE_HOST", "10.0.0.1"),
+            ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
+            ("TOLLGATE_X_SERVICE_PORT", "80"),
+            ("TOLLGATE_X_SERVICE_PORT_HTTP", "80"),
+            ("TOLLGATE_X_PORT", "tcp://10.0.0.1:80"),
+            ("TOLLGATE_PORT", "tcp://10.0.0.1:80"),
+            ("TOLLGATE_X_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("TOLLGATE_X_PORT_80_TCP_PROTO", "tcp"),
+            ("TOLLGATE_X_PORT_80_TCP_PORT", "80"),
+            ("TOLLGATE_X_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ] {
+            let mut knobs = Knobs::new([], variables(&[(name, value)]));
+            assert_eq!(knobs.parse::<u16>("port", 1), 1, "{name}");
+            assert_eq!(knobs.finish(), Ok(()), "{name}");
+        }
     }
 
     #[test]
