@@ -26,7 +26,7 @@ pub use self::patch::PatchOp;
 use crate::reason::{Denial, Reason};
 
 pub(crate) use self::plan::{Images, Outcome, plan};
-pub(crate) use self::pod::{Container, Pod};
+pub(crate) use self::pod::{Container, Pod, text};
 pub(crate) use self::{hazard::refuse_capabilities, hazard::refuse_uid, resources::lowered};
 
 /// What a decision depends on beside the pod.

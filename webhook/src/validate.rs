@@ -1,11 +1,13 @@
 //! Judges the final object. Other webhooks may change a pod after us, so the mutating stage proves nothing: a created pod must be
 //! one that [`crate::inject`] would leave as it is, but for conveniences. Pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tollgate_shared::contract::{CONTAINER, Injection, RESERVED_VOLUMES};
 
 use crate::inject::{
-    Container, Context, Images, Outcome, Pod, lowered, plan, refuse_capabilities, refuse_uid,
+    Container, Context, Images, Outcome, Pod, lowered, plan, refuse_capabilities, refuse_uid, text,
 };
 use crate::reason::{Denial, Reason};
 
@@ -99,40 +101,35 @@ fn debugged(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<R
         return Ok(Reason::NotManaged);
     };
     let (pod, old) = (Pod::read(pod)?, before(old)?);
-    if sidecar(&pod).is_none() {
+    let injected = sidecar(&pod).is_some();
+    if !injected && injection < Injection::Enforced {
         return Ok(Reason::NotApplicable);
     }
-    let known: Vec<&str> = old
-        .ephemeral
-        .iter()
-        .map(|container| container.name)
-        .collect();
-    for container in pod
-        .ephemeral
-        .iter()
-        .filter(|new| !known.contains(&new.name))
-    {
-        judge_ephemeral(container, injection, context.config.assign_uid)?;
+    let known: BTreeSet<&str> = old.ephemeral.iter().map(|known| known.name).collect();
+    let new = |container: &&Container<'_>| !known.contains(container.name);
+    for container in pod.ephemeral.iter().filter(new) {
+        judge_name(container)?;
+        if injected {
+            judge_reach(container, context.config.assign_uid)?;
+        }
+        // A pod that opted out of an enforced namespace must stay token-free as well: no way to the node.
+        refuse_capabilities(container, injection)?;
     }
     Ok(Reason::Valid)
 }
 
-fn judge_ephemeral(
-    container: &Container<'_>,
-    injection: Injection,
-    assign_uid: bool,
-) -> Result<(), Denial> {
-    let name = container.name;
-    if name == CONTAINER {
+fn judge_name(container: &Container<'_>) -> Result<(), Denial> {
+    if container.name == CONTAINER {
         let message = format!("the name {CONTAINER} is reserved for the sidecar");
         return Err(Denial::new(Reason::ReservedName, message));
     }
-    if container
-        .value
-        .get("targetContainerName")
-        .and_then(Value::as_str)
-        == Some(CONTAINER)
-    {
+    Ok(())
+}
+
+/// Refuses an ephemeral container that would get at the sidecar.
+fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial> {
+    let name = container.name;
+    if text(container.value, "targetContainerName")? == Some(CONTAINER) {
         let message = format!(
             "ephemeral container {name} would see the sidecar's processes; target an agent container instead"
         );
@@ -150,7 +147,7 @@ fn judge_ephemeral(
     if assign_uid {
         refuse_uid(container.value, &format!("ephemeral container {name}"))?;
     }
-    refuse_capabilities(container, injection)
+    Ok(())
 }
 
 /// The sidecar's resources may grow, not shrink.

@@ -5,6 +5,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 use tollgate_webhook::inject::{Context, Decision, inject};
@@ -15,165 +17,163 @@ use crate::{api_server, judge};
 
 const ALLOWED: &str = "sts.amazonaws.com";
 
-/// One of some values.
-fn one_of(values: Vec<Value>) -> impl Strategy<Value = Value> {
-    select(values)
-}
-
-/// An object of fields, each there or not.
-fn object(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> impl Strategy<Value = Value> {
+/// An object of fields, each there with its probability.
+fn object(fields: Vec<(&'static str, f64, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
     let fields: Vec<_> = fields
         .into_iter()
-        .map(|(key, value)| option::weighted(0.4, value).prop_map(move |value| (key, value)))
+        .map(|(key, weight, value)| option::weighted(weight, value.prop_map(move |v| (key, v))))
         .collect();
-    fields.prop_map(|fields| {
-        let present = fields.into_iter();
-        let present = present.filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        Value::Object(present.collect::<Map<String, Value>>())
-    })
+    let present = |fields: Vec<Option<(&str, Value)>>| {
+        let fields = fields.into_iter().flatten();
+        let fields = fields.map(|(key, value)| (key.to_owned(), value));
+        Value::Object(fields.collect::<Map<String, Value>>())
+    };
+    fields.prop_map(present).boxed()
 }
 
-fn volume_names() -> Vec<&'static str> {
-    vec![
-        "data",
-        "kube-api-access-1",
-        "kube-api-access-2",
-        "own",
-        "tollgate-agent",
-        "tollgate-bootstrap",
-    ]
+/// One of some values.
+fn one_of(values: Vec<Value>) -> BoxedStrategy<Value> {
+    select(values).boxed()
 }
 
-fn mount() -> impl Strategy<Value = Value> {
-    let paths = vec![
-        judge::PATH,
-        judge::PATH,
-        "/var/run/secrets/kubernetes.io/serviceaccount/",
-        "/run/secrets/kubernetes.io/serviceaccount",
-        "/data",
-        "/tok",
-    ];
-    (select(volume_names()), select(paths))
-        .prop_map(|(name, path)| json!({"name": name, "mountPath": path, "readOnly": true}))
+/// Each of some items, with its probability, in their order.
+fn list(items: Vec<(f64, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
+    let items: Vec<_> = items
+        .into_iter()
+        .map(|(weight, item)| option::weighted(weight, item))
+        .collect();
+    items
+        .prop_map(|items| items.into_iter().flatten().collect())
+        .boxed()
 }
 
-fn volume() -> impl Strategy<Value = Value> {
-    let token = |audience: Option<&str>, seconds: u32| {
-        let mut token = json!({"path": "token", "expirationSeconds": seconds});
-        if let Some(audience) = audience {
-            token["audience"] = json!(audience);
-        }
+/// Volumes by name, and how often a pod has them.
+const VOLUMES: [(&str, f64); 5] = [
+    ("kube-api-access-1", 0.7),
+    ("own", 0.3),
+    ("kube-api-access-2", 0.1),
+    ("tollgate-agent", 0.02),
+    ("tollgate-bootstrap", 0.02),
+];
+/// Mount paths, and how often a container has one.
+const PATHS: [(&str, f64); 5] = [
+    (judge::PATH, 0.7),
+    ("/data", 0.3),
+    ("/tok", 0.2),
+    ("/run/secrets/kubernetes.io/serviceaccount", 0.05),
+    ("/var/run/secrets/kubernetes.io/serviceaccount/", 0.05),
+];
+
+fn mounts() -> BoxedStrategy<Value> {
+    let mount = |path: &'static str| {
+        let name = prop_oneof![
+            12 => Just("kube-api-access-1"),
+            2 => Just("own"),
+            1 => Just("kube-api-access-2"),
+            1 => select(vec!["tollgate-agent", "tollgate-bootstrap"]),
+        ];
+        let mount = move |name| json!({"name": name, "mountPath": path, "readOnly": true});
+        name.prop_map(mount).boxed()
+    };
+    list(PATHS.map(|(path, weight)| (weight, mount(path))).into())
+}
+
+fn volumes() -> BoxedStrategy<Value> {
+    let token = |audience: Value| {
+        let token = json!({"path": "token", "expirationSeconds": 3600, "audience": audience});
         json!({"projected": {"sources": [{"serviceAccountToken": token}]}})
     };
-    let content = one_of(vec![
-        json!({"emptyDir": {}}),
-        json!({"projected": null}),
-        api_server::token_volume("x"),
-        api_server::token_volume("x"),
-        token(None, 3600),
-        token(Some(""), 3607),
-        token(Some("api"), 3600),
-        token(Some(ALLOWED), 3600),
-        json!({"hostPath": {"path": "/"}}),
-        json!({"projected": {"sources": "wrong"}}),
-    ]);
-    (select(volume_names()), content).prop_map(|(name, mut volume)| {
-        volume["name"] = json!(name);
-        volume
-    })
+    let content = prop_oneof![
+        20 => Just(api_server::token_volume("x")),
+        10 => Just(json!({"emptyDir": {}})),
+        4 => Just(token(json!(ALLOWED))),
+        1 => one_of(vec![token(Value::Null), token(json!("")), token(json!("api")), token(json!("x"))]),
+        1 => one_of(vec![json!({"hostPath": {"path": "/"}}), json!({"projected": {"sources": "wrong"}})]),
+    ];
+    let volume = |name: &'static str| {
+        let named = move |mut volume: Value| {
+            volume["name"] = json!(name);
+            volume
+        };
+        content.clone().prop_map(named).boxed()
+    };
+    list(VOLUMES.map(|(name, weight)| (weight, volume(name))).into())
 }
 
-fn container(name: &'static str) -> impl Strategy<Value = Value> {
-    let env = one_of(vec![
+fn container(name: &'static str) -> BoxedStrategy<Value> {
+    let variable = one_of(vec![
         json!({"name": "HTTPS_PROXY", "value": "http://p"}),
         json!({"name": "NO_PROXY", "value": "a,localhost"}),
         json!({"name": "no_proxy"}),
         json!({"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"}),
         json!({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
-        json!(null),
     ]);
     let security = one_of(vec![
-        json!({}),
         json!({"privileged": true}),
         json!({"runAsUser": 64430}),
         json!({"capabilities": {"add": ["NET_RAW"]}}),
         json!({"runAsUser": "wrong"}),
     ]);
-    object(vec![
+    let fields = object(vec![
+        ("volumeMounts", 0.8, mounts()),
         (
-            "volumeMounts",
-            vec(mount(), 0..4).prop_map(Value::from).boxed(),
+            "env",
+            0.5,
+            vec(variable, 0..4).prop_map(Value::from).boxed(),
         ),
-        ("env", vec(env, 0..4).prop_map(Value::from).boxed()),
-        (
-            "securityContext",
-            option::weighted(0.2, security)
-                .prop_map(Value::from)
-                .boxed(),
-        ),
-        ("restartPolicy", Just(json!("Always")).boxed()),
-        ("x-future", Just(json!({"kept": [1]})).boxed()),
-    ])
-    .prop_map(move |mut container| {
+        ("securityContext", 0.05, security),
+        ("restartPolicy", 0.2, Just(json!("Always")).boxed()),
+        ("x-future", 0.2, Just(json!({"kept": [1]})).boxed()),
+    ]);
+    let named = move |mut container: Value| {
         container["name"] = json!(name);
         container["image"] = json!("i");
         container
-    })
-}
-
-fn containers(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
-    let each: Vec<_> = names
-        .iter()
-        .map(|name| option::weighted(0.6, container(name)))
-        .collect();
-    each.prop_map(|each| Value::from(each.into_iter().flatten().collect::<Vec<_>>()))
-}
-
-fn pod() -> impl Strategy<Value = Value> {
-    let rarely = |value: Value| {
-        option::weighted(0.1, Just(value))
-            .prop_map(Value::from)
-            .boxed()
     };
+    fields.prop_map(named).boxed()
+}
+
+fn pod() -> BoxedStrategy<Value> {
+    let init = [("init", 0.5), ("tollgate", 0.05), ("native", 0.3)];
+    let containers = [("agent", 0.98), ("helper", 0.3)];
+    let each = |(name, weight)| (weight, container(name));
     let spec = object(vec![
-        (
-            "initContainers",
-            containers(&["init", "tollgate", "native"]).boxed(),
-        ),
-        (
-            "containers",
-            containers(&["agent", "helper", "other"]).boxed(),
-        ),
-        ("volumes", vec(volume(), 0..4).prop_map(Value::from).boxed()),
+        ("initContainers", 0.5, list(init.map(each).into())),
+        ("containers", 0.99, list(containers.map(each).into())),
+        ("volumes", 0.9, volumes()),
         (
             "automountServiceAccountToken",
+            0.3,
             any::<bool>().prop_map(Value::from).boxed(),
         ),
-        ("hostNetwork", rarely(json!(true))),
-        ("shareProcessNamespace", rarely(json!(true))),
-        ("securityContext", rarely(json!({"runAsUser": 64430}))),
-        ("hostPID", rarely(json!("wrong"))),
+        ("hostNetwork", 0.03, Just(json!(true)).boxed()),
+        ("shareProcessNamespace", 0.03, Just(json!(true)).boxed()),
+        (
+            "securityContext",
+            0.03,
+            Just(json!({"runAsUser": 64430})).boxed(),
+        ),
+        ("hostPID", 0.03, Just(json!("wrong")).boxed()),
     ]);
-    let label = select(vec!["true", "true", "true", "false", "yes"]);
+    let label = prop_oneof![8 => Just("true"), 3 => Just("false"), 1 => Just("yes")];
+    let annotations = prop_oneof![
+        4 => Just(json!({"a/b~c": "d"})),
+        4 => Just(json!({"tollgate.dev/port": "7443"})),
+        1 => Just(json!({"tollgate.dev/token-ttl": "1s"})),
+        2 => Just(Value::Null),
+    ];
     let metadata = object(vec![
         (
             "labels",
+            0.6,
             label
                 .prop_map(|v| json!({"tollgate.dev/inject": v}))
                 .boxed(),
         ),
-        (
-            "annotations",
-            one_of(vec![
-                json!({"a/b~c": "d"}),
-                json!({"tollgate.dev/port": "7443"}),
-                json!({"tollgate.dev/token-ttl": "1s"}),
-                json!(null),
-            ])
-            .boxed(),
-        ),
+        ("annotations", 0.5, annotations.boxed()),
     ]);
-    (metadata, spec).prop_map(|(metadata, spec)| json!({"metadata": metadata, "spec": spec}))
+    let pod = |(metadata, spec)| json!({"metadata": metadata, "spec": spec});
+    (metadata, spec).prop_map(pod).boxed()
 }
 
 fn injection() -> impl Strategy<Value = Injection> {
@@ -215,8 +215,41 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A property that holds because every pod is denied would prove nothing.
+#[test]
+fn random_pods_meet_every_kind_of_decision() {
+    let config = config(&json!({"allowedAudiences": [ALLOWED], "apiAudiences": ["api"]}));
+    let mut runner = TestRunner::deterministic();
+    let (mut injected, mut stripped, mut denied, mut skipped) = (0, 0, 0, 0);
+    for _ in 0..600 {
+        let tree = (pod(), injection()).new_tree(&mut runner).unwrap();
+        let (pod, injection) = tree.current();
+        let context = Context {
+            injection: Some(injection),
+            namespace: "n",
+            from_node: false,
+            config: &config,
+        };
+        let decision = inject(&pod, &context);
+        match &decision {
+            Decision::Skip(_) => skipped += 1,
+            Decision::Deny(_) => denied += 1,
+            Decision::Patch { .. } => injected += 1,
+        }
+        let removes = operations(&decision).to_string().contains("\"remove\"");
+        stripped += u32::from(removes);
+    }
+    let seen = format!(
+        "injected {injected}, of them stripped {stripped}, denied {denied}, skipped {skipped}"
+    );
+    assert!(
+        injected > 100 && stripped > 25 && denied > 100 && skipped > 50,
+        "{seen}"
+    );
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_injected_pod_has_no_token_and_needs_nothing_more(pod in pod(), injection in injection()) {
