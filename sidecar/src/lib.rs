@@ -20,3 +20,4 @@ pub mod record;
 pub mod refusal;
 pub mod status;
 pub mod upstream;
+pub mod verify;

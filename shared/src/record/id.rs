@@ -106,10 +106,16 @@ impl AuditId {
         Self::of_opening(&Digest(hasher.finalize().into()))
     }
 
-    /// The 16 bytes.
+    /// The identifier as a number, for tables.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
+    pub const fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    /// From [`Self::number`].
+    #[must_use]
+    pub const fn from_number(number: u128) -> Self {
+        Self(number.to_be_bytes())
     }
 
     fn encode<'b>(&self, buffer: &'b mut [u8; 36]) -> &'b str {

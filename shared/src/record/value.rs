@@ -132,6 +132,12 @@ impl FromStr for Timestamp {
 }
 
 impl Timestamp {
+    /// Microseconds since 1970.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
     fn from_parts([year, month, day, hour, minute, second, micros]: [u32; 7]) -> Option<Self> {
         let small = |part: u32| u8::try_from(part).ok();
         let month = time::Month::try_from(small(month)?).ok()?;

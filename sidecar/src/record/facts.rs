@@ -19,8 +19,8 @@ const USER_AGENT_CUT: &str = "...TRUNCATED";
 
 /// Longest JSON forms in bytes. With everything at its limit a line stays below `MAX_LINE`; a test holds that.
 mod limit {
-    pub(super) const URI: usize = 4096;
-    pub(super) const USER_AGENT: usize = 1400;
+    pub(super) const URI: usize = 3840;
+    pub(super) const USER_AGENT: usize = 1100;
     pub(super) const MESSAGE: usize = 1024;
     pub(super) const USERNAME: usize = 512;
     /// Names of Kubernetes have at most 253.

@@ -185,3 +185,7 @@ async fn a_successor_continues_the_chain_and_closes_what_was_open() {
         .collect();
     assert_eq!(outcomes, ["", "", "completed", "aborted", "", "completed"]);
 }
+
+mod kills;
+mod lines;
+mod sinks;

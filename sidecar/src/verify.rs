@@ -1,0 +1,173 @@
+//! `tollgate-sidecar verify`: checks records, alone and against the cluster's audit log. Files are read line by line; memory
+//! is bounded by the number of pods, open calls and aborted calls, not by the number of lines (the join of a long log goes
+//! through temporary files).
+//!
+//! **Alone**: every line of the record hashes to what it says; each pod's lines make one chain from number 1, over files given
+//! in any order; every call that closes was opened, once. Lines of others between ours are skipped and counted. A recorder that
+//! was killed writes its last lines again, identically, because it cannot know whether they got out: such a repetition counts
+//! as one line, and a half line before it as none.
+//!
+//! **With the cluster's audit log**: an event belongs to a record if its `auditID` is the record's, its credential id is that of
+//! the token which the record says was minted, and verb and object agree; the stages of one event count once, and so do
+//! several API servers that log one request. The counters:
+//! - `joined`: recorded calls whose event is in the log (a 401 has no credential id in it: there `auditID` decides).
+//! - `aborted`: recorded calls that close as `aborted`: nobody knows how they ended. Their event, if any, is theirs.
+//! - `unused-mint`: minted tokens that a record accounts for, by its credential id or by the `Audit-ID` of the mint, and that no
+//!   event and no answer shows in use: the call ended between mint and answer, or a stocked token was dropped.
+//! - `missing-record`: events of these pods without a record: a call with a minted token under another `auditID` or object, a
+//!   call with a token that no record knows, a TokenRequest whose token no record knows. The sidecar's own use of its bootstrap
+//!   token (TokenRequests, reading `tollgate.dev`) needs none.
+//! - `missing-call`: recorded calls that the API server answered, without an event, although the log holds events of the same
+//!   kind (user, verb, group, resource, subresource and namespace; or user, verb and path) and covers that time.
+//! - `not-logged`: the same where the log holds none of the kind, or does not cover the time: the audit policy leaves it out.
+//!
+//! Copy the cluster's log first and the records after it, or calls made in between are missing records.
+
+mod calls;
+mod chains;
+mod cluster;
+mod facts;
+mod join;
+mod lines;
+mod spill;
+mod summary;
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use tollgate_shared::record::{Event, Timestamp, parse};
+
+use self::chains::Records;
+use self::join::Join;
+use self::lines::Lines;
+pub use self::summary::{Counters, Fault, Summary};
+
+/// Bytes read from a file at once.
+const BUFFER: usize = 256 * 1024;
+
+/// What to verify.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    /// Files with records, in any order; foreign lines and container log prefixes may be in them.
+    pub files: Vec<PathBuf>,
+    /// The cluster's audit log, in files.
+    pub cluster_audit: Vec<PathBuf>,
+    /// Accept that the oldest segments are gone: a chain may begin at any number.
+    pub partial: bool,
+}
+
+/// Why nothing could be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// The join needs a temporary file and gets none.
+    #[error("cannot keep what is to be joined in a temporary file (TMPDIR): {0}")]
+    Spill(#[source] io::Error),
+    /// Nothing to verify.
+    #[error(
+        "{0} holds no line of a record; the sidecar writes records to standard output, or to --record-file"
+    )]
+    NoRecord(String),
+}
+
+/// Reads everything and says what it found; [`Summary::is_good`] is the verdict.
+///
+/// # Errors
+/// [`VerifyError`] where no verdict can be given.
+pub fn run(args: &Args) -> Result<Summary, VerifyError> {
+    let join = (!args.cluster_audit.is_empty()).then(Join::new);
+    let mut records = Records::new(args.partial, join);
+    for path in by_time(&args.files)? {
+        let read = |error| failed(path, error);
+        let file = open(path).map_err(read)?;
+        records
+            .read(&path.display().to_string(), file)
+            .map_err(|error| error.at(path))?;
+    }
+    let (mut summary, join) = records.finish().map_err(VerifyError::Spill)?;
+    if summary.lines == 0 {
+        let names: Vec<String> = args
+            .files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        return Err(VerifyError::NoRecord(names.join(", ")));
+    }
+    if let Some(mut join) = join {
+        for path in &args.cluster_audit {
+            let file = open(path).map_err(|error| failed(path, error))?;
+            join.read_cluster(file).map_err(|error| error.at(path))?;
+        }
+        join.finish(&mut summary).map_err(VerifyError::Spill)?;
+    }
+    Ok(summary)
+}
+
+/// What can fail while a file is read.
+#[derive(Debug)]
+enum ReadError {
+    Read(io::Error),
+    Spill(io::Error),
+}
+
+impl ReadError {
+    fn at(self, path: &Path) -> VerifyError {
+        match self {
+            Self::Read(error) => failed(path, error),
+            Self::Spill(error) => VerifyError::Spill(error),
+        }
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> VerifyError {
+    VerifyError::Read {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+fn open(path: &Path) -> io::Result<BufReader<File>> {
+    Ok(BufReader::with_capacity(BUFFER, File::open(path)?))
+}
+
+/// The files in the order of their first record, so that a rotated segment comes after the one before it. What can be read
+/// only once stays where it is.
+fn by_time(files: &[PathBuf]) -> Result<Vec<&Path>, VerifyError> {
+    let mut keyed = Vec::new();
+    for path in files {
+        let first = first_time(path).map_err(|error| failed(path, error))?;
+        keyed.push((first, path.as_path()));
+    }
+    keyed.sort_by_key(|(first, _)| *first);
+    Ok(keyed.into_iter().map(|(_, path)| path).collect())
+}
+
+fn first_time(path: &Path) -> io::Result<Option<Timestamp>> {
+    if !path.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut lines = Lines::new(open(path)?, lines::RECORD_LIMIT);
+    while let Some(line) = lines.next()? {
+        if let Some(event) = record(line.text) {
+            return Ok(Some(event.stage_timestamp));
+        }
+    }
+    Ok(None)
+}
+
+/// The line as one of ours.
+fn record(text: &[u8]) -> Option<Event<'_>> {
+    parse(std::str::from_utf8(text).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests;

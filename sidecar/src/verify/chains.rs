@@ -1,0 +1,248 @@
+//! The chains: lines become runs, runs become chains. Within a file each pod's lines must follow each other; between files a
+//! run continues the one whose last hash its first line names.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead};
+
+use tollgate_shared::record::{BadLine, Chain, Event, check, parse};
+
+mod link;
+mod run;
+
+pub(super) use self::run::Place;
+use self::run::Run;
+use super::ReadError;
+use super::calls::Calls;
+use super::facts::Recorded;
+use super::join::Join;
+use super::lines::{Line, Lines, RECORD_LIMIT};
+use super::summary::{Fault, Summary};
+
+/// Half lines that may wait for their repetition; a recorder leaves at most one for each kill.
+const MAX_FRAGMENTS: usize = 64;
+
+/// Breaks after which a file is not taken apart any further.
+const MAX_BREAKS: u64 = 1000;
+
+/// A line that claims to be ours and cannot be read: damaged, or half of one that follows whole.
+struct Fragment {
+    place: Place,
+    text: Vec<u8>,
+    error: BadLine,
+}
+
+/// Reads records.
+pub(super) struct Records {
+    partial: bool,
+    files: Vec<String>,
+    runs: Vec<Run>,
+    /// The run that each pod is at, and the file it was in.
+    current: HashMap<String, (usize, usize)>,
+    fragments: Vec<Fragment>,
+    calls: Calls,
+    join: Option<Join>,
+    summary: Summary,
+    scratch: Vec<u8>,
+}
+
+impl Records {
+    pub(super) fn new(partial: bool, join: Option<Join>) -> Self {
+        Self {
+            partial,
+            files: Vec::new(),
+            runs: Vec::new(),
+            current: HashMap::new(),
+            fragments: Vec::new(),
+            calls: Calls::default(),
+            join,
+            summary: Summary::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Reads one file to its end.
+    pub(super) fn read(&mut self, name: &str, reader: impl BufRead) -> Result<(), ReadError> {
+        let file = self.files.len();
+        self.files.push(name.to_owned());
+        let mut lines = Lines::new(reader, RECORD_LIMIT);
+        while let Some(line) = lines.next().map_err(ReadError::Read)? {
+            self.line(file, &line).map_err(ReadError::Spill)?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, file: usize, line: &Line<'_>) -> io::Result<()> {
+        let place = Place {
+            file,
+            line: line.number,
+        };
+        let read = std::str::from_utf8(line.text)
+            .map_err(|_| BadLine::NotUtf8)
+            .and_then(parse);
+        match read {
+            Ok(mut event) => self.event(place, &mut event),
+            Err(error) => {
+                self.unreadable(place, line.text, error);
+                Ok(())
+            }
+        }
+    }
+
+    fn unreadable(&mut self, place: Place, text: &[u8], error: BadLine) {
+        if !claims_to_be_ours(text) {
+            self.summary.foreign += u64::from(!text.is_empty());
+        } else if self.fragments.len() < MAX_FRAGMENTS {
+            self.fragments.push(Fragment {
+                place,
+                text: text.to_vec(),
+                error,
+            });
+        } else {
+            self.fault(place, &error.to_string());
+        }
+    }
+
+    fn event(&mut self, place: Place, event: &mut Event<'_>) -> io::Result<()> {
+        if let Err(error) = check(event, &mut self.scratch) {
+            self.fault(place, &error.to_string());
+        }
+        // A line that was changed is a fault of its own; what follows it still names the hash it had.
+        let Some(hash) = event.annotations.hash else {
+            return Ok(());
+        };
+        if !self.fragments.is_empty() {
+            self.repeats_fragment(event)?;
+        }
+        let here = Chain {
+            sequence: event.annotations.sequence.0,
+            hash,
+        };
+        if self.follows(place, event, here) {
+            self.summary.lines += 1;
+            self.take(place, event)
+        } else {
+            self.summary.repeated += 1;
+            Ok(())
+        }
+    }
+
+    /// Half lines whose whole is this line are no fault.
+    fn repeats_fragment(&mut self, event: &Event<'_>) -> io::Result<()> {
+        let whole = serde_json::to_vec(event).map_err(io::Error::other)?;
+        self.fragments
+            .retain(|fragment| !whole.starts_with(&fragment.text));
+        Ok(())
+    }
+
+    /// Puts the line into its run. `false` if it is the repetition of one that is there already.
+    fn follows(&mut self, place: Place, event: &Event<'_>, here: Chain) -> bool {
+        let notes = &event.annotations;
+        let pod: &str = &notes.pod_uid;
+        let before = Chain {
+            sequence: here.sequence.saturating_sub(1),
+            hash: notes.previous_hash,
+        };
+        let knows = |run: &Run| run.pod == pod && !run.continued && run.knows(before, here);
+        let current = self.current.get(pod).copied();
+        let at = current.filter(|(index, _)| self.runs.get(*index).is_some_and(knows));
+        let at = at.or_else(|| {
+            self.runs
+                .iter()
+                .position(knows)
+                .map(|index| (index, place.file))
+        });
+        // In one file, only the pod's line before may come before a line, or the begin of a new chain.
+        let broken = current.filter(|(index, file)| {
+            *file == place.file
+                && at.is_none_or(|(at, _)| at != *index)
+                && before != Chain::default()
+        });
+        if let Some((index, _)) = broken {
+            self.explain_break(place, here, index);
+        }
+        let index = at.map_or(self.runs.len(), |(index, _)| index);
+        match current {
+            Some(same) if same == (index, place.file) => {}
+            _ => drop(self.current.insert(pod.to_owned(), (index, place.file))),
+        }
+        if let Some(run) = self.runs.get_mut(index) {
+            return run.extend(here, place);
+        }
+        let run = Run::new(pod, place, before, here, broken.is_some());
+        self.runs.push(run);
+        true
+    }
+
+    /// Two lines of one pod that do not belong together, one after the other.
+    fn explain_break(&mut self, place: Place, here: Chain, index: usize) {
+        if self.summary.fault_count > MAX_BREAKS {
+            return self.forget();
+        }
+        let Some(run) = self.runs.get(index) else {
+            return;
+        };
+        let (last, last_place) = (run.last, run.last_place);
+        let damaged = self.fragments.iter().position(|fragment| {
+            fragment.place.file == place.file && fragment.place.line > last_place.line
+        });
+        if let Some(damaged) = damaged {
+            let fragment = self.fragments.remove(damaged);
+            return self.fault(fragment.place, &fragment.error.to_string());
+        }
+        let why = match here.sequence.checked_sub(last.sequence) {
+            Some(1) => "but names another hash before it: one of the two was changed".to_owned(),
+            Some(2) => format!("so number {} was deleted or moved", last.sequence + 1),
+            Some(3..) => format!(
+                "so numbers {} to {} were deleted or moved",
+                last.sequence + 1,
+                here.sequence - 1
+            ),
+            _ => "so it was moved or written by somebody else".to_owned(),
+        };
+        let message = format!(
+            "is number {} of its chain and follows number {} ({}:{}), {why}",
+            here.sequence,
+            last.sequence,
+            self.files.get(last_place.file).map_or("", String::as_str),
+            last_place.line
+        );
+        self.fault(place, &message);
+    }
+
+    /// Nothing is left to learn from how the rest of such a file hangs together.
+    fn forget(&mut self) {
+        self.runs.clear();
+        self.current.clear();
+        self.summary.fault_count += 1;
+    }
+
+    fn take(&mut self, place: Place, event: &Event<'_>) -> io::Result<()> {
+        let recorded = match &mut self.join {
+            Some(join) => join.record(event)?,
+            None => Recorded::default(),
+        };
+        if !self.calls.line(event, place, recorded) {
+            self.fault(place, "closes a call that is closed already");
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, place: Place, what: &str) {
+        let file = self.files.get(place.file).map_or("", String::as_str);
+        let message = format!("{file}:{}: {what}", place.line);
+        self.summary.add(Fault {
+            file: place.file,
+            line: place.line,
+            message,
+        });
+    }
+}
+
+/// Whether a line that cannot be read looks like one of the record: then it is no foreign line but a damaged one.
+fn claims_to_be_ours(text: &[u8]) -> bool {
+    let has = |what: &str| memchr::memmem::find(text, what.as_bytes()).is_some();
+    text.starts_with(b"{")
+        && has("\"tollgate.dev/")
+        && (has("\"tollgate.dev/decision\"")
+            || text.starts_with(b"{\"annotations\":{\"tollgate.dev/"))
+}

@@ -1,0 +1,100 @@
+//! Facts by token, in memory while they are few and in temporary files once they are many.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::mem;
+
+use super::facts::{Fact, Kind, Object};
+
+/// Tokens are spread over this many parts; only one is looked at at a time.
+const PARTS: usize = 64;
+/// Bytes of a part that stay in memory.
+const IN_MEMORY: usize = 256 * 1024;
+const SIZE: usize = 16 + 1 + 16 + 12 + 8 + 8;
+
+/// Facts, partitioned by token.
+pub(super) struct Spill(Vec<Part>);
+
+#[derive(Default)]
+struct Part {
+    bytes: Vec<u8>,
+    file: Option<File>,
+}
+
+impl Spill {
+    pub(super) fn new() -> Self {
+        Self((0..PARTS).map(|_| Part::default()).collect())
+    }
+
+    pub(super) fn push(&mut self, fact: &Fact) -> io::Result<()> {
+        // A credential id is random, so its lowest bits are.
+        let part = self.0.get_mut((fact.jti % PARTS as u128) as usize);
+        part.map_or(Ok(()), |part| part.push(fact))
+    }
+
+    /// Each part's facts, sorted by token.
+    pub(super) fn parts(self) -> impl Iterator<Item = io::Result<Vec<Fact>>> {
+        self.0.into_iter().map(Part::facts)
+    }
+}
+
+impl Part {
+    fn push(&mut self, fact: &Fact) -> io::Result<()> {
+        fact.encode(&mut self.bytes);
+        if self.bytes.len() < IN_MEMORY {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            empty => empty.insert(tempfile::tempfile()?),
+        };
+        file.write_all(&mem::take(&mut self.bytes))
+    }
+
+    fn facts(self) -> io::Result<Vec<Fact>> {
+        let mut bytes = Vec::new();
+        if let Some(mut file) = self.file {
+            file.seek(SeekFrom::Start(0))?;
+            file.read_to_end(&mut bytes)?;
+        }
+        bytes.extend_from_slice(&self.bytes);
+        let mut facts: Vec<Fact> = bytes.chunks_exact(SIZE).filter_map(Fact::decode).collect();
+        facts.sort_unstable();
+        facts.dedup();
+        Ok(facts)
+    }
+}
+
+impl Fact {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.jti.to_le_bytes());
+        bytes.push(self.kind as u8);
+        bytes.extend_from_slice(&self.audit.to_le_bytes());
+        for part in self.object.parts() {
+            bytes.extend_from_slice(&part.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.class.to_le_bytes());
+        bytes.extend_from_slice(&self.time.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (jti, bytes) = bytes.split_first_chunk()?;
+        let ([kind], bytes) = bytes.split_first_chunk()?;
+        let (audit, bytes) = bytes.split_first_chunk()?;
+        let (verb, bytes) = bytes.split_first_chunk()?;
+        let (namespace, bytes) = bytes.split_first_chunk()?;
+        let (name, bytes) = bytes.split_first_chunk()?;
+        let (class, bytes) = bytes.split_first_chunk()?;
+        let (time, _) = bytes.split_first_chunk()?;
+        Some(Self {
+            jti: u128::from_le_bytes(*jti),
+            kind: Kind::from_number(*kind)?,
+            audit: u128::from_le_bytes(*audit),
+            object: Object::from_parts(
+                [verb, namespace, name].map(|part| u32::from_le_bytes(*part)),
+            ),
+            class: u64::from_le_bytes(*class),
+            time: u64::from_le_bytes(*time),
+        })
+    }
+}
