@@ -1,0 +1,154 @@
+//! Pods of an enforced namespace are injected or token-free: a copy of the policy, with a parameter of its own.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tollgate_e2e::namespace::TestNamespace;
+
+use super::dry_run;
+use crate::fixture::{copy_policy, injected_pod, merge, parameter, pod};
+use crate::want::{Want, want};
+
+const POLICY: &str = include_str!("../../../../manifests/base/policies/enforced-pods.yaml");
+const BINDING: &str =
+    include_str!("../../../../manifests/base/policies/enforced-pods-binding.yaml");
+
+/// A pod with one projected token.
+fn with_token(volume: &str, audience: Option<&str>) -> anyhow::Result<Pod> {
+    let token = json!({"path": "token", "audience": audience});
+    pod(
+        "p",
+        json!({"volumes": [{"name": volume, "projected": {"sources": [{"serviceAccountToken": token}]}}]}),
+    )
+}
+
+/// An injected pod with something added to its spec.
+fn injected_with(spec: Value) -> anyhow::Result<Pod> {
+    let mut pod = serde_json::to_value(injected_pod("p")?)?;
+    merge(&mut pod, json!({"spec": spec}));
+    Ok(serde_json::from_value(pod)?)
+}
+
+fn cases() -> anyhow::Result<Vec<(&'static str, Pod, Want)>> {
+    let not_token_free = Want::Refused("not-token-free");
+    let container = |extra: Value| {
+        let mut container = json!({"name": "agent", "image": "agent"});
+        merge(&mut container, extra);
+        json!({"containers": [container]})
+    };
+    let mount =
+        |name: &str| container(json!({"volumeMounts": [{"name": name, "mountPath": "/x"}]}));
+    let mut half = injected_pod("p")?;
+    half.spec.get_or_insert_default().init_containers = None;
+    Ok(vec![
+        ("token-free", pod("p", json!({}))?, Want::Success),
+        ("injected", injected_pod("p")?, Want::Success),
+        (
+            "the API server's own token",
+            pod("p", json!({"automountServiceAccountToken": true}))?,
+            not_token_free,
+        ),
+        (
+            "a projected token",
+            with_token("mine", None)?,
+            not_token_free,
+        ),
+        (
+            "a projected token that names the audience",
+            with_token("mine", Some("https://api.example"))?,
+            not_token_free,
+        ),
+        (
+            "a projected token for somebody else",
+            with_token("mine", Some("istio-ca"))?,
+            Want::Success,
+        ),
+        (
+            "our volume without our container",
+            half,
+            Want::Refused("sidecar-drift"),
+        ),
+        (
+            "our container that ends",
+            injected_with(json!({"initContainers": [{"name": "tollgate", "image": "i"}]}))?,
+            Want::Refused("sidecar-drift"),
+        ),
+        (
+            "our volume in the agent",
+            injected_with(mount("tollgate-bootstrap"))?,
+            Want::Refused("reserved-volume"),
+        ),
+        (
+            "our state in the agent",
+            injected_with(mount("tollgate-state"))?,
+            Want::Refused("reserved-volume"),
+        ),
+        (
+            "the agent's files in the agent",
+            injected_with(mount("tollgate-agent"))?,
+            Want::Success,
+        ),
+        (
+            "an agent with our name",
+            pod(
+                "p",
+                json!({"containers": [{"name": "tollgate", "image": "i"}]}),
+            )?,
+            Want::Refused("reserved-name"),
+        ),
+        (
+            "the node's files",
+            pod(
+                "p",
+                json!({"volumes": [{"name": "h", "hostPath": {"path": "/var/lib/kubelet/pods"}}]}),
+            )?,
+            Want::Refused("host-path"),
+        ),
+        (
+            "the node's processes",
+            pod("p", json!({"hostPID": true}))?,
+            Want::Refused("host-namespace"),
+        ),
+        (
+            "shared processes",
+            injected_with(json!({"shareProcessNamespace": true}))?,
+            Want::Refused("shared-pid"),
+        ),
+        (
+            "shared processes without a sidecar",
+            pod("p", json!({"shareProcessNamespace": true}))?,
+            Want::Success,
+        ),
+        (
+            "a privileged container",
+            pod(
+                "p",
+                container(json!({"securityContext": {"privileged": true}})),
+            )?,
+            Want::Refused("capability"),
+        ),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_injected_or_token_free() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        parameter(namespace, "https://api.example\n").await?;
+        copy_policy(namespace, POLICY, BINDING).await?;
+        for (what, pod, wanted) in cases()? {
+            want(what, wanted, async || {
+                namespace.pods().create(&dry_run(), &pod).await
+            })
+            .await?;
+        }
+        // Not knowing its audiences, it takes every token for one of the API server's.
+        parameter(namespace, "").await?;
+        let foreign = with_token("mine", Some("istio-ca"))?;
+        want(
+            "audiences not known",
+            Want::Refused("not-token-free"),
+            async || namespace.pods().create(&dry_run(), &foreign).await,
+        )
+        .await
+    })
+    .await
+}

@@ -1,0 +1,97 @@
+//! Our own objects, and what our own service account may do. Here what it may grant.
+
+mod objects;
+
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::json;
+use tollgate_e2e::namespace::TestNamespace;
+use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
+
+use crate::actor::{account, impersonate};
+use crate::fixture::manage;
+use crate::want::{Want, want};
+
+fn dry_run() -> PostParams {
+    PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    }
+}
+
+fn binding(name: &str, role: &str, group: &str) -> anyhow::Result<RoleBinding> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+    }))?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_grants_one_role_to_one_group_in_managed_namespaces() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        let webhook = account(SYSTEM_NAMESPACE, WEBHOOK_NAME);
+        let client = impersonate(&namespace.cluster, &webhook, &[], &[])?;
+        let group = format!("system:serviceaccounts:{}", namespace.name);
+        let grant = async |what: &str, binding: RoleBinding, wanted: Want| {
+            let api = Api::<RoleBinding>::namespaced(client.clone(), &namespace.name);
+            want(what, wanted, async || {
+                api.create(&dry_run(), &binding).await
+            })
+            .await
+        };
+        let good = || binding(ROLE_BINDING, AGENT_CLUSTER_ROLE, &group);
+        grant("not managed", good()?, Want::Refused("grant-namespace")).await?;
+        manage(namespace, Some("opt-in")).await?;
+        let foreign = binding(
+            ROLE_BINDING,
+            AGENT_CLUSTER_ROLE,
+            "system:serviceaccounts:default",
+        )?;
+        let everyone = binding(ROLE_BINDING, AGENT_CLUSTER_ROLE, "system:authenticated")?;
+        let mut two = good()?;
+        two.subjects
+            .get_or_insert_default()
+            .extend(foreign.subjects.clone().unwrap_or_default());
+        for (what, binding, wanted) in [
+            ("as it should be", good()?, Want::Admitted),
+            (
+                "another name",
+                binding("mine", AGENT_CLUSTER_ROLE, &group)?,
+                Want::Refused("grant-name"),
+            ),
+            // One that everybody has: RBAC lets everybody pass it on.
+            (
+                "another role",
+                binding(ROLE_BINDING, "system:discovery", &group)?,
+                Want::Refused("grant-role"),
+            ),
+            (
+                "another namespace's accounts",
+                foreign,
+                Want::Refused("grant-subject"),
+            ),
+            ("everyone", everyone, Want::Refused("grant-subject")),
+            ("two groups", two, Want::Refused("grant-subject")),
+        ] {
+            grant(what, binding, wanted).await?;
+        }
+
+        let admin = namespace.api::<RoleBinding>();
+        admin
+            .create(&PostParams::default(), &binding("users", "view", &group)?)
+            .await?;
+        let delete = DeleteParams {
+            dry_run: true,
+            ..DeleteParams::default()
+        };
+        let api = Api::<RoleBinding>::namespaced(client.clone(), &namespace.name);
+        want(
+            "a user's binding",
+            Want::Refused("grant-name"),
+            async || api.delete("users", &delete).await.map(|_| ()),
+        )
+        .await
+    })
+    .await
+}

@@ -1,0 +1,237 @@
+//! What switches Tollgate off when it changes: only holders of `unmanage` may change it.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tollgate_e2e::namespace::TestNamespace;
+use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
+
+use super::{binding, dry_run};
+use crate::actor::{account, allow_everywhere, impersonate, may_unmanage};
+use crate::fixture::{mint, token_request};
+use crate::want::{Want, want};
+
+fn dry_patch() -> PatchParams {
+    PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    }
+}
+
+/// Somebody with every right but to lift our guards: what an operator of other products in the cluster may hold.
+async fn operator(
+    namespace: &TestNamespace,
+    name: &str,
+    rules: &[Value],
+) -> anyhow::Result<Client> {
+    let user = format!("{}:{name}", namespace.name);
+    let groups = [
+        "",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apps",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+    ];
+    let all = json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]});
+    let rules: Vec<&Value> = rules.iter().chain([&all]).collect();
+    allow_everywhere(namespace, &user, json!(rules)).await?;
+    impersonate(&namespace.cluster, &user, &[], &[])
+}
+
+/// Deletes an object of one of our kinds, on dry run.
+async fn delete<K>(api: Api<K>, name: &str) -> kube::Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let params = DeleteParams {
+        dry_run: true,
+        ..DeleteParams::default()
+    };
+    api.delete(name, &params).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_objects_change_only_by_holders_of_unmanage() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        let clumsy = operator(namespace, "clumsy", &[]).await?;
+        let trusted = operator(namespace, "trusted", &[may_unmanage()]).await?;
+        let group = format!("system:serviceaccounts:{}", namespace.name);
+        for (name, role) in [(ROLE_BINDING, AGENT_CLUSTER_ROLE), ("users", "view")] {
+            let binding = binding(name, role, &group)?;
+            namespace
+                .api::<RoleBinding>()
+                .create(&PostParams::default(), &binding)
+                .await?;
+        }
+        for (client, ours) in [
+            (&clumsy, Want::Refused("own-object")),
+            (&trusted, Want::Success),
+        ] {
+            let all = || client.clone();
+            let bindings = || Api::<RoleBinding>::namespaced(client.clone(), &namespace.name);
+            want("mutating webhooks", ours, async || {
+                delete(
+                    Api::<MutatingWebhookConfiguration>::all(all()),
+                    WEBHOOK_NAME,
+                )
+                .await
+            })
+            .await?;
+            want("validating webhooks", ours, async || {
+                delete(
+                    Api::<ValidatingWebhookConfiguration>::all(all()),
+                    WEBHOOK_NAME,
+                )
+                .await
+            })
+            .await?;
+            want("our ClusterRole", ours, async || {
+                delete(Api::<ClusterRole>::all(all()), AGENT_CLUSTER_ROLE).await
+            })
+            .await?;
+            want("another ClusterRole", Want::Success, async || {
+                delete(Api::<ClusterRole>::all(all()), "view").await
+            })
+            .await?;
+            want("the webhook's ClusterRoleBinding", ours, async || {
+                delete(Api::<ClusterRoleBinding>::all(all()), WEBHOOK_NAME).await
+            })
+            .await?;
+            want("our RoleBinding", ours, async || {
+                delete(bindings(), ROLE_BINDING).await
+            })
+            .await?;
+            want("another RoleBinding", Want::Success, async || {
+                delete(bindings(), "users").await
+            })
+            .await?;
+            want("our namespace", ours, async || {
+                delete(Api::<Namespace>::all(all()), SYSTEM_NAMESPACE).await
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_changes_nothing_but_its_ca() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        let webhook = account(SYSTEM_NAMESPACE, WEBHOOK_NAME);
+        let client = impersonate(&namespace.cluster, &webhook, &[], &[])?;
+        let refused = Want::Refused("own-object");
+        let at = |path: &str, value: Value| json!({"op": "add", "path": format!("/webhooks/0/{path}"), "value": value});
+        for (change, wanted) in [
+            (at("clientConfig/caBundle", json!("Zm9v")), Want::Admitted),
+            (at("failurePolicy", json!("Ignore")), refused),
+            (at("namespaceSelector", json!({})), refused),
+            (at("objectSelector", json!({"matchLabels": {"a": "b"}})), refused),
+            (at("clientConfig/service/path", json!("/other")), refused),
+            (at("matchConditions", json!([{"name": "never", "expression": "false"}])), refused),
+            (at("rules", json!([])), refused),
+            (at("timeoutSeconds", json!(1)), refused),
+            (json!({"op": "remove", "path": "/webhooks/0"}), refused),
+        ] {
+            let patch = Patch::Json::<()>(serde_json::from_value(json!([change]))?);
+            want(&change.to_string(), wanted, async || {
+                Api::<MutatingWebhookConfiguration>::all(client.clone())
+                    .patch(WEBHOOK_NAME, &dry_patch(), &patch)
+                    .await
+            })
+            .await?;
+            want(&change.to_string(), wanted, async || {
+                Api::<ValidatingWebhookConfiguration>::all(client.clone())
+                    .patch(WEBHOOK_NAME, &dry_patch(), &patch)
+                    .await
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_namespace_changes_only_by_holders_of_unmanage() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        let clumsy = operator(namespace, "clumsy", &[]).await?;
+        let trusted = operator(namespace, "trusted", &[may_unmanage()]).await?;
+        for (client, ours) in [
+            (&clumsy, Want::Refused("own-object")),
+            (&trusted, Want::Admitted),
+        ] {
+            let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "mine"}}))?;
+            want("a Secret", ours, async || {
+                Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
+                    .create(&dry_run(), &secret)
+                    .await
+            })
+            .await?;
+            for (name, wanted) in [
+                ("tollgate-webhook", ours),
+                ("istio-ca-root-cert", Want::Admitted),
+            ] {
+                let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+                want(name, wanted, async || {
+                    Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
+                        .create(&dry_run(), &map)
+                        .await
+                })
+                .await?;
+            }
+            want("a token of the webhook", ours, async || {
+                mint(client, SYSTEM_NAMESPACE, WEBHOOK_NAME, &token_request(None)).await
+            })
+            .await?;
+            want("no replicas", ours, async || {
+                Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE)
+                    .patch_scale(
+                        WEBHOOK_NAME,
+                        &dry_patch(),
+                        &Patch::Merge(json!({"spec": {"replicas": 0}})),
+                    )
+                    .await
+            })
+            .await?;
+            for (metadata, wanted) in [
+                (
+                    json!({"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}),
+                    ours,
+                ),
+                (
+                    json!({"annotations": {"example.org/seen": "yes"}}),
+                    Want::Admitted,
+                ),
+            ] {
+                let patch = Patch::Merge(json!({"metadata": metadata}));
+                want(&metadata.to_string(), wanted, async || {
+                    Api::<Namespace>::all(client.clone())
+                        .patch(SYSTEM_NAMESPACE, &dry_patch(), &patch)
+                        .await
+                })
+                .await?;
+            }
+        }
+        // The control plane goes on: it publishes, and makes what Deployments need.
+        let publisher = "system:serviceaccount:kube-system:root-ca-cert-publisher";
+        let publisher = impersonate(&namespace.cluster, publisher, &[], &[])?;
+        let map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {"name": "kube-root-ca.crt"}}))?;
+        want("the publisher", Want::Admitted, async || {
+            Api::namespaced(publisher.clone(), SYSTEM_NAMESPACE)
+                .create(&dry_run(), &map)
+                .await
+        })
+        .await
+    })
+    .await
+}

@@ -1,0 +1,163 @@
+//! What nobody may do to the sidecar of a running pod: enter it, debug it, change it.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{AttachParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use tollgate_e2e::namespace::TestNamespace;
+
+use crate::fixture::{injected_pod, manage};
+use crate::want::{Want, want};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_exec_or_attach_into_the_sidecar() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        namespace.create_object(&injected_pod("p")?).await?;
+        manage(namespace, Some("opt-in")).await?;
+        let pods = namespace.pods();
+        let into = |container: Option<&str>| AttachParams {
+            container: container.map(str::to_owned),
+            stderr: false,
+            ..AttachParams::default()
+        };
+        let refused = Want::Refused("exec-sidecar");
+        for (container, wanted) in [
+            (Some("tollgate"), refused),
+            // The pod runs nowhere, so the API server goes on to say that it has no host.
+            (Some("agent"), Want::Admitted),
+            (None, Want::Admitted),
+        ] {
+            want(&format!("exec into {container:?}"), wanted, async || {
+                upgrade(pods.exec("p", ["true"], &into(container)).await)
+            })
+            .await?;
+            want(&format!("attach to {container:?}"), wanted, async || {
+                upgrade(pods.attach("p", &into(container)).await)
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// An upgrade that was answered with a `Status`, as any other call that was.
+fn upgrade<T>(answer: kube::Result<T>) -> kube::Result<()> {
+    answer.map(|_| ())
+}
+
+/// Adds an ephemeral container, on dry run.
+async fn debug(client: &Client, namespace: &str, container: &Value) -> kube::Result<Pod> {
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let patch = json!({"spec": {"ephemeralContainers": [container]}});
+    kube::Api::namespaced(client.clone(), namespace)
+        .patch_ephemeral_containers("p", &params, &Patch::Strategic(patch))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        namespace.create_object(&injected_pod("p")?).await?;
+        let client = namespace.client();
+        // From before: it is not judged again.
+        let old = json!({"name": "old", "image": "i", "securityContext": {"runAsUser": 64430}});
+        kube::Api::<Pod>::namespaced(client.clone(), &namespace.name)
+            .patch_ephemeral_containers(
+                "p",
+                &PatchParams::default(),
+                &Patch::Strategic(json!({"spec": {"ephemeralContainers": [old]}})),
+            )
+            .await?;
+        // In an opt-in namespace the webhooks are not asked about a pod without our label.
+        manage(namespace, Some("opt-in")).await?;
+
+        let volume = |name: &str| json!({"name": "d", "image": "i", "volumeMounts": [{"name": name, "mountPath": "/x"}]});
+        let reserved = Want::Refused("reserved-volume");
+        for (what, container, wanted) in [
+            ("plain", json!({"name": "d", "image": "i"}), Want::Success),
+            ("aimed at the agent", json!({"name": "d", "image": "i", "targetContainerName": "agent"}), Want::Success),
+            (
+                "aimed at the sidecar",
+                json!({"name": "d", "image": "i", "targetContainerName": "tollgate"}),
+                Want::Refused("debug-sidecar"),
+            ),
+            ("with the bootstrap token", volume("tollgate-bootstrap"), reserved),
+            ("with the agents' files", volume("tollgate-agent"), reserved),
+            ("with the sidecar's state", volume("tollgate-state"), reserved),
+            (
+                "with our uid",
+                json!({"name": "d", "image": "i", "securityContext": {"runAsUser": 64430}}),
+                Want::Refused("uid-clash"),
+            ),
+            (
+                "with another uid",
+                json!({"name": "d", "image": "i", "securityContext": {"runAsUser": 64431}}),
+                Want::Success,
+            ),
+        ] {
+            want(what, wanted, async || debug(&client, &namespace.name, &container).await).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_leave_the_sidecar_and_its_marks_alone() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        namespace.create_object(&injected_pod("p")?).await?;
+        manage(namespace, Some("enabled")).await?;
+        let (image, immutable) = (
+            Want::Refused("sidecar-image"),
+            Want::Refused("label-immutable"),
+        );
+        for (patch, wanted) in [
+            (
+                json!({"spec": {"initContainers": [{"name": "tollgate", "image": "evil"}]}}),
+                image,
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "agent", "image": "next"}]}}),
+                Want::Success,
+            ),
+            (
+                json!({"metadata": {"labels": {"tollgate.dev/inject": "false"}}}),
+                immutable,
+            ),
+            (
+                json!({"metadata": {"labels": {"team": "blue"}}}),
+                Want::Success,
+            ),
+            (
+                json!({"metadata": {"annotations": {"tollgate.dev/injected": "9"}}}),
+                immutable,
+            ),
+            (
+                json!({"metadata": {"annotations": {"tollgate.dev/injected": null}}}),
+                immutable,
+            ),
+            (
+                json!({"metadata": {"finalizers": ["example.org/x"]}}),
+                Want::Success,
+            ),
+        ] {
+            let params = PatchParams {
+                dry_run: true,
+                ..PatchParams::default()
+            };
+            want(&patch.to_string(), wanted, async || {
+                namespace
+                    .pods()
+                    .patch("p", &params, &Patch::Strategic(patch.clone()))
+                    .await
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
