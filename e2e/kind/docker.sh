@@ -26,7 +26,7 @@ choose_docker() {
 need_docker() {
   if ! own_docker_works && ! user_docker_works; then
     if [[ $EUID != 0 ]]; then
-      die 69 "no Docker daemon answers (DOCKER_HOST=${DOCKER_HOST:-unset}); start yours, or run this as root"
+      die 69 "no Docker daemon answers $(id -un) (DOCKER_HOST=${DOCKER_HOST:-unset}): start yours, or run this as root"
     fi
     need_packages docker.io iptables iproute2 jq
     # Where systemd runs, the package has started a daemon by now.
