@@ -76,21 +76,42 @@ async fn the_webhook_grants_one_role_to_one_group_in_managed_namespaces() -> any
         ] {
             grant(what, binding, wanted).await?;
         }
+        Ok(())
+    })
+    .await
+}
 
-        let admin = namespace.api::<RoleBinding>();
-        admin
-            .create(&PostParams::default(), &binding("users", "view", &group)?)
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_takes_away_only_what_it_gave() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        let webhook = account(SYSTEM_NAMESPACE, WEBHOOK_NAME);
+        let client = impersonate(&namespace.cluster, &webhook, &[], &[])?;
+        let group = format!("system:serviceaccounts:{}", namespace.name);
+        // A user's own, of the same name: RBAC lets the webhook delete it, the policy does not.
+        let users = binding(ROLE_BINDING, "view", &group)?;
+        namespace
+            .api::<RoleBinding>()
+            .create(&PostParams::default(), &users)
             .await?;
         let delete = DeleteParams {
             dry_run: true,
             ..DeleteParams::default()
         };
-        let api = Api::<RoleBinding>::namespaced(client.clone(), &namespace.name);
+        let api = Api::<RoleBinding>::namespaced(client, &namespace.name);
         want(
             "a user's binding",
-            Want::Refused("grant-name"),
-            async || api.delete("users", &delete).await.map(|_| ()),
+            Want::Refused("grant-role"),
+            async || api.delete(ROLE_BINDING, &delete).await.map(|_| ()),
         )
+        .await?;
+        let all = namespace.api::<RoleBinding>();
+        all.delete(ROLE_BINDING, &DeleteParams::default()).await?;
+        let ours = binding(ROLE_BINDING, AGENT_CLUSTER_ROLE, &group)?;
+        all.create(&PostParams::default(), &ours).await?;
+        // A webhook that runs may have taken it away by now: that is success too.
+        want("its own", Want::Admitted, async || {
+            api.delete(ROLE_BINDING, &delete).await.map(|_| ())
+        })
         .await
     })
     .await

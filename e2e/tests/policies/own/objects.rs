@@ -7,14 +7,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
 use super::{binding, dry_run};
 use crate::actor::{account, allow_everywhere, impersonate, may_unmanage};
-use crate::fixture::{mint, token_request};
+use crate::fixture::{manage, mint, token_request};
 use crate::want::{Want, want};
 
 fn dry_patch() -> PatchParams {
@@ -64,12 +64,14 @@ async fn our_objects_change_only_by_holders_of_unmanage() -> anyhow::Result<()> 
         let clumsy = operator(namespace, "clumsy", &[]).await?;
         let trusted = operator(namespace, "trusted", &[may_unmanage()]).await?;
         let group = format!("system:serviceaccounts:{}", namespace.name);
+        // Managed, or a webhook that runs would take ours away.
+        manage(namespace, Some("opt-in")).await?;
         for (name, role) in [(ROLE_BINDING, AGENT_CLUSTER_ROLE), ("users", "view")] {
             let binding = binding(name, role, &group)?;
-            namespace
-                .api::<RoleBinding>()
-                .create(&PostParams::default(), &binding)
-                .await?;
+            let mut binding = serde_json::to_value(binding)?;
+            binding["apiVersion"] = json!("rbac.authorization.k8s.io/v1");
+            binding["kind"] = json!("RoleBinding");
+            namespace.apply::<RoleBinding>(&binding).await?;
         }
         for (client, ours) in [
             (&clumsy, Want::Refused("own-object")),
