@@ -204,7 +204,8 @@ fn loose(segment: &str) -> Result<(), Refusal> {
     while let Some((_, after)) = rest.split_once('%') {
         let mut bytes = after.bytes();
         if let Some(byte) = escaped(bytes.next(), bytes.next())
-            && (matches!(byte, b'/' | b'\\' | b'.' | b'%') || byte.is_ascii_control())
+            && (matches!(byte, b'/' | b'\\' | b'.' | b'%' | b';' | b'?' | b'#')
+                || byte.is_ascii_control())
         {
             return Err(bad(
                 "the path is encoded twice around a separator; encode it once",
@@ -215,10 +216,11 @@ fn loose(segment: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `.` and `..`, with or without parameters: some proxies resolve them, the API server does not.
+/// `.` and `..`, also before a parameter or what a second decoding would take for a query or a fragment: some proxies
+/// resolve them, the API server does not.
 fn dots(segment: &str) -> Result<(), Refusal> {
-    let bare = segment.split_once(';').map_or(segment, |(bare, _)| bare);
-    if matches!(bare, "." | "..") {
+    let bare = segment.split([';', '?', '#']).next();
+    if matches!(bare, Some("." | "..")) {
         return Err(bad("the path holds a . or .. segment; send it resolved"));
     }
     Ok(())
