@@ -43,7 +43,6 @@ pub struct App {
     listeners: Vec<Listener>,
     admin: Admin,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
-    drain: drain::Drain,
     watch: drain::Watch,
     minting: BlockReady,
     draining: Ready,
@@ -52,12 +51,11 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the ports, writes the agents' files, opens the records.
+    /// Binds the ports, writes the agents' files, opens the records. `watch` tells the end.
     ///
     /// # Errors
     /// What keeps the sidecar from starting, with the knob to turn.
-    pub async fn start(config: &Config) -> anyhow::Result<Self> {
-        let (drain, watch) = drain::channel();
+    pub async fn start(config: &Config, watch: drain::Watch) -> anyhow::Result<Self> {
         let ready = Ready::default();
         let minting = ready.block("the first minted token");
         let listeners = bind(config).await?;
@@ -103,7 +101,6 @@ impl App {
             listeners,
             admin,
             tls,
-            drain,
             watch,
             minting,
             draining: ready,
@@ -124,20 +121,20 @@ impl App {
         self.admin.address()
     }
 
-    /// Serves until `stop`, then drains; what still runs at the deadline of the configuration is cut.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until the end is signalled, then drains; what still runs at the deadline of the configuration is cut.
+    pub async fn run(self) {
         let Self {
             proxy,
             listeners,
             admin,
             tls,
-            drain,
             watch,
             minting,
             draining,
             opening,
             drain_deadline,
         } = self;
+        let mut ending = watch.clone();
         let (admin_drain, admin_watch) = drain::channel();
         let admin = tokio::spawn(admin.serve(admin_watch));
         let mut serving = tokio::task::JoinSet::new();
@@ -152,18 +149,15 @@ impl App {
             };
             serving.spawn(listener.with_tls(tls.clone()).serve(make, watch.clone()));
         }
-        tokio::pin!(stop);
         tokio::select! {
             () = prove_mint(&proxy, opening) => {
                 drop(minting);
                 tracing::info!("ready");
-                stop.await;
             }
-            () = &mut stop => {}
+            () = ending.signaled() => {}
         }
+        ending.signaled().await;
         let _draining = draining.block("the end of the process");
-        tracing::info!("draining");
-        drain.signal();
         while serving.join_next().await.is_some() {}
         proxy.tunnels.ended().await;
         proxy.recorder.shutdown(drain_deadline).await;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tollgate_shared::contract::{ADMIN_PORT, variable};
 use tollgate_shared::duration::GoDuration;
 use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START, Knobs};
-use tollgate_shared::telemetry;
+use tollgate_shared::signals::Signals;
+use tollgate_shared::{drain, telemetry};
 
 use crate::app::App;
 use crate::config::{Config, KNOBS};
@@ -112,27 +112,14 @@ fn run(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let app = App::start(config).await?;
+    let signals = Signals::install()?;
+    let (drain, watch) = drain::channel();
+    let app = App::start(config, watch).await?;
     tracing::info!(proxy = ?app.addresses(), admin = %app.admin_address(), "listening");
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = app.run(async {
-        drop(stopped.await);
-    });
-    tokio::pin!(running);
     tokio::select! {
-        () = &mut running => return Ok(()),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = app.run() => Ok(()),
+        aborted = signals.run(drain) => Err(aborted.into()),
     }
-    drop(stop);
-    tokio::select! {
-        () = running => {}
-        _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
-        _ = interrupt.recv() => tracing::warn!("second signal: ending at once"),
-    }
-    Ok(())
 }
 
 fn probe(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {

@@ -23,9 +23,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tollgate_shared::drain;
 use tollgate_sidecar::app::App;
 use tollgate_sidecar::config::Config;
 
@@ -40,7 +40,7 @@ pub(crate) struct Rig {
     pub(crate) folder: TempDir,
     port: u16,
     tls: TlsConnector,
-    stop: Option<oneshot::Sender<()>>,
+    stop: drain::Drain,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -79,12 +79,10 @@ impl Rig {
                 .map(|(knob, value)| (*knob, (*value).to_owned())),
         );
         let config = Config::read(flags, []).unwrap();
-        let app = App::start(&config).await.unwrap();
+        let (stop, watch) = drain::channel();
+        let app = App::start(&config, watch).await.unwrap();
         let (port, admin) = (app.addresses()[0].port(), app.admin_address().port());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(app.run(async {
-            drop(stopped.await);
-        }));
+        let served = tokio::spawn(app.run());
         let ca = fs::read(path("agent/agent/ca.crt")).unwrap();
         let tls = TlsConnector::from(Arc::new(
             tollgate_shared::tls::client_config(&ca, &[]).unwrap(),
@@ -94,7 +92,7 @@ impl Rig {
             folder,
             port,
             tls,
-            stop: Some(stop),
+            stop,
             served,
         };
         let ready =
@@ -145,7 +143,7 @@ impl Rig {
 
     /// Ends the sidecar and gives its records.
     pub(crate) async fn end(mut self) -> Vec<Value> {
-        drop(self.stop.take());
+        self.stop.signal();
         tokio::time::timeout(PATIENCE, &mut self.served)
             .await
             .unwrap()
