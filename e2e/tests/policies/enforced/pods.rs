@@ -109,6 +109,16 @@ fn cases() -> anyhow::Result<Vec<(&'static str, Pod, Want)>> {
             Want::Refused("host-namespace"),
         ),
         (
+            "the node's IPC",
+            pod("p", json!({"hostIPC": true}))?,
+            Want::Refused("host-namespace"),
+        ),
+        (
+            "the node's network",
+            pod("p", json!({"hostNetwork": true}))?,
+            Want::Refused("host-network"),
+        ),
+        (
             "shared processes",
             injected_with(json!({"shareProcessNamespace": true}))?,
             Want::Refused("shared-pid"),
