@@ -14,7 +14,7 @@ use tollgate_shared::ready::Ready;
 use tollgate_shared::serve::{self, BindError, Limits, Listener};
 
 use crate::audience;
-use crate::certificates::{CertificateError, Certificates};
+use crate::certificates::{CertificateError, Certificates, Files};
 use crate::config::{Config, File, LOOK};
 use crate::enable::{BadBuild, Enable};
 use crate::metrics::Metrics;
@@ -49,6 +49,7 @@ pub enum AppError {
 pub struct Bound {
     listener: Listener,
     admin: Admin,
+    certificates: Option<Files>,
     client: Client,
     file: File,
     metrics: Metrics,
@@ -73,10 +74,12 @@ impl Bound {
         let listener = Listener::bind(config.address, limits).await?;
         let listener = listener.with_metrics(connections);
         let admin = Admin::bind(config.admin_address, ready.clone(), Arc::new(registry)).await?;
+        let certificates = config.certificate_dir.map(Files::open).transpose()?;
         let client = Client::try_default().await;
         Ok(Self {
             listener,
             admin,
+            certificates,
             client: client.map_err(|error| AppError::Client(Box::new(error)))?,
             file: config.file,
             metrics,
@@ -109,14 +112,24 @@ impl Bound {
 
         let blocked = self.ready.block("our own caBundle and certificate");
         let config = self.file.current();
-        let mut interrupted = drain.clone();
-        let certificates = tokio::select! {
-            started = Certificates::start(self.client.clone(), self.metrics.clone()) => started?,
-            () = interrupted.signaled() => return Ok(()),
+        let (client, metrics) = (self.client.clone(), self.metrics.clone());
+        let address = self.listener.address();
+        let served = if let Some(files) = self.certificates {
+            let served = files.served();
+            tasks.spawn(task(files.run(client, metrics, address, blocked)));
+            served
+        } else {
+            let mut interrupted = drain.clone();
+            let own = tokio::select! {
+                started = Certificates::start(client, metrics) => started?,
+                () = interrupted.signaled() => return Ok(()),
+            };
+            let served = own.served();
+            tasks.spawn(task(own.run(address, blocked)));
+            served
         };
-        let listener = self.listener.with_tls(certificates.served());
+        let listener = self.listener.with_tls(served);
         let enable = Enable::new(self.client.clone(), config.clone(), self.metrics.clone());
-        tasks.spawn(task(certificates.run(listener.address(), blocked)));
         tasks.spawn(task(self.file.run(self.metrics.clone(), LOOK)));
         tasks.spawn(task(audience::run(self.client)));
         tasks.spawn(async move { Ok(enable.run().await?) });

@@ -3,6 +3,7 @@
 //! need no special cases; races between replicas are resolved by the API server.
 
 mod authority;
+mod files;
 mod trust;
 
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ use tollgate_shared::tls;
 
 use self::authority::{Authority, BadAuthority, CannotIssue, Leaf};
 use crate::metrics::Metrics;
+
+pub use self::files::{FileFault, Files};
 
 /// Name of the Secret with the authority.
 pub const SECRET: &str = "tollgate-webhook-ca";
@@ -51,6 +54,9 @@ pub enum CertificateError {
     /// The certificate cannot be served.
     #[error("{0}")]
     Tls(#[from] tls::TlsError),
+    /// A mounted certificate or key is of no use.
+    #[error(transparent)]
+    File(#[from] FileFault),
     /// Our own listener does not answer as the API server would want it.
     #[error("the listener does not answer: {0}")]
     Listener(std::io::Error),
@@ -79,7 +85,6 @@ fn api(doing: &'static str) -> impl Fn(kube::Error) -> CertificateError {
 pub struct Certificates {
     client: Client,
     metrics: Metrics,
-    names: Vec<String>,
     authority: Authority,
     leaf: Leaf,
     served: watch::Sender<Arc<ServerConfig>>,
@@ -104,18 +109,13 @@ impl Certificates {
 
     async fn try_start(client: Client, metrics: Metrics) -> Result<Self, CertificateError> {
         let now = OffsetDateTime::now_utc();
-        let names = vec![
-            format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}.svc"),
-            format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}"),
-        ];
         let authority = stored(&client, None, now).await?;
-        let leaf = authority.leaf(&names, now)?;
+        let leaf = authority.leaf(&server_names(), now)?;
         let (served, _) = watch::channel(Arc::new(config(&leaf)?));
         metrics.leaf_ends(leaf.ends);
         Ok(Self {
             client,
             metrics,
-            names,
             authority,
             leaf,
             served,
@@ -158,18 +158,23 @@ impl Certificates {
         let bundle = self.authority.bundle();
         let trusted = trust::ensure(&self.client, &bundle).await?;
         if !self.leaf.is_good(&self.authority, now) {
-            let leaf = self.authority.leaf(&self.names, now)?;
+            let leaf = self.authority.leaf(&server_names(), now)?;
             self.served.send_replace(Arc::new(config(&leaf)?));
             tracing::info!(ends = %leaf.ends, "serving a new certificate");
             self.metrics.leaf_ends(leaf.ends);
             self.leaf = leaf;
         }
         if trusted && probe {
-            let name = self.names.first().map_or(WEBHOOK_NAME, String::as_str);
-            trust::probe(address, name, &bundle).await?;
+            let [name] = server_names();
+            trust::probe(address, &name, &bundle).await?;
         }
         Ok(trusted)
     }
+}
+
+/// What the API server calls us.
+fn server_names() -> [String; 1] {
+    [format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}.svc")]
 }
 
 fn config(leaf: &Leaf) -> Result<ServerConfig, tls::TlsError> {

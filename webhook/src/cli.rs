@@ -23,6 +23,9 @@ pub struct Run {
     /// Where /livez, /readyz and /metrics are [default: [::]:6480]
     #[arg(long, value_name = "ADDRESS")]
     admin_address: Option<String>,
+    /// Folder with tls.crt and tls.key, and a caBundle that another component writes [default: certificates of our own]
+    #[arg(long, value_name = "FOLDER")]
+    certificate_dir: Option<String>,
     /// error, warn, info or debug; goes to stderr [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -39,6 +42,7 @@ impl Run {
             ("config", &self.config),
             ("address", &self.address),
             ("admin-address", &self.admin_address),
+            ("certificate-dir", &self.certificate_dir),
             ("log-level", &self.log_level),
             ("log-format", &self.log_format),
         ]

@@ -36,6 +36,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How it looks.
     pub log_format: LogFormat,
+    /// Folder with `tls.crt` and `tls.key`; without it the webhook makes its own certificates.
+    pub certificate_dir: Option<PathBuf>,
     /// The configuration file, with what it says now.
     pub file: File,
 }
@@ -65,6 +67,7 @@ impl Config {
         let admin_address = knobs.parse("admin-address", everywhere(ADMIN_PORT));
         let log_level = knobs.parse("log-level", LogLevel::default());
         let log_format = knobs.parse("log-format", LogFormat::default());
+        let certificate_dir = knobs.optional("certificate-dir");
         let path = knobs.parse("config", PathBuf::from(FILE));
         let file = File::open(path).map_err(|faults| {
             for fault in faults {
@@ -79,6 +82,7 @@ impl Config {
             admin_address,
             log_level,
             log_format,
+            certificate_dir,
             file,
         })
     }

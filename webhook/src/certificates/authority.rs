@@ -91,19 +91,14 @@ impl Authority {
 
     /// Reads the Secret's data.
     pub(crate) fn from_secret(data: &BTreeMap<String, ByteString>) -> Result<Self, BadAuthority> {
-        let [certificate, key] = field::CURRENT;
-        let next = match data.contains_key(field::NEXT[0]) || data.contains_key(field::NEXT[1]) {
-            true => Some(Ca::read(data, field::NEXT)?),
-            false => None,
-        };
-        let previous = match data.contains_key(field::PREVIOUS) {
-            true => Some(Certificate::read(data, field::PREVIOUS)?),
-            false => None,
-        };
+        let has = |field: &str| data.contains_key(field);
+        let next = field::NEXT.into_iter().any(has);
         Ok(Self {
-            current: Ca::read(data, [certificate, key])?,
-            next,
-            previous,
+            current: Ca::read(data, field::CURRENT)?,
+            next: next.then(|| Ca::read(data, field::NEXT)).transpose()?,
+            previous: has(field::PREVIOUS)
+                .then(|| Certificate::read(data, field::PREVIOUS))
+                .transpose()?,
         })
     }
 

@@ -1,5 +1,7 @@
 //! The `caBundle` of our own webhook configurations, and a look at our own listener with the eyes of the API server.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::api::{Patch, PatchParams};
+use kube::core::ClusterResourceScope;
 use kube::{Api, Client};
 use rustls_pki_types::ServerName;
 use serde::de::DeserializeOwned;
@@ -31,8 +34,23 @@ pub(super) async fn ensure(client: &Client, bundle: &str) -> Result<bool, Certif
     Ok(mutating && validating)
 }
 
+/// Every `caBundle` of both webhook configurations; `None` while one is missing.
+pub(super) async fn bundles(client: &Client) -> Result<Option<BTreeSet<String>>, CertificateError> {
+    let found = (
+        read::<MutatingWebhookConfiguration>(client).await?,
+        read::<ValidatingWebhookConfiguration>(client).await?,
+    );
+    let (Some(mutating), Some(validating)) = found else {
+        return Ok(None);
+    };
+    let entries = mutating.entries().into_iter().chain(validating.entries());
+    Ok(entries
+        .map(|(_, bundle)| bundle.map(|bundle| String::from_utf8_lossy(&bundle.0).into_owned()))
+        .collect())
+}
+
 /// What matters of a webhook configuration: the `caBundle` of each of its entries, by name.
-pub(super) trait Entries {
+trait Entries {
     fn entries(&self) -> Vec<(&str, Option<&ByteString>)>;
 }
 
@@ -54,23 +72,36 @@ impl Entries for ValidatingWebhookConfiguration {
     }
 }
 
-async fn ensure_one<K>(client: &Client, bundle: &str) -> Result<bool, CertificateError>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
-        + Entries
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
+/// One of the two kinds.
+trait Configuration:
+    kube::Resource<DynamicType = (), Scope = ClusterResourceScope>
+    + Entries
+    + Clone
+    + DeserializeOwned
+    + Debug
 {
+}
+impl Configuration for MutatingWebhookConfiguration {}
+impl Configuration for ValidatingWebhookConfiguration {}
+
+async fn read<K: Configuration>(client: &Client) -> Result<Option<K>, CertificateError> {
     let configurations: Api<K> = Api::all(client.clone());
     let found = configurations.get_opt(WEBHOOK_NAME).await;
-    let Some(found) = found.map_err(api("cannot read our webhook configuration"))? else {
+    found.map_err(api("cannot read our webhook configuration"))
+}
+
+async fn ensure_one<K: Configuration>(
+    client: &Client,
+    bundle: &str,
+) -> Result<bool, CertificateError> {
+    let Some(found) = read::<K>(client).await? else {
         tracing::warn!(kind = %K::kind(&()), "our webhook configuration is not there: nothing is injected");
         return Ok(false);
     };
     if let Some(patch) = patch(&found.entries(), bundle) {
         // By name: the entries of a patch are merged into those of the same name (patchMergeKey of `webhooks`).
         let patch = Patch::Strategic(patch);
+        let configurations: Api<K> = Api::all(client.clone());
         let patched = configurations
             .patch(WEBHOOK_NAME, &PatchParams::default(), &patch)
             .await;

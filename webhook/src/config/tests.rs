@@ -121,7 +121,7 @@ fn a_reload_takes_the_good_and_keeps_the_last_good() {
     let current = file.current();
 
     file.look(&metrics);
-    assert!(page().contains("config_good 1") && !page().contains("config_reloads_total{"));
+    assert!(page().contains("\nconfig_good 1\n") && !page().contains("config_reloads_total{"));
 
     mount.swap(b"image: j\n");
     file.look(&metrics);
@@ -131,7 +131,7 @@ fn a_reload_takes_the_good_and_keeps_the_last_good() {
     file.look(&metrics);
     file.look(&metrics);
     assert_eq!(current.borrow().image, "j");
-    assert!(page().contains("config_good 0"));
+    assert!(page().contains("\nconfig_good 0\n"));
     assert!(page().contains("config_reloads_total{outcome=\"refused\"} 1"));
 
     std::fs::remove_file(mount.file()).unwrap();
@@ -142,6 +142,6 @@ fn a_reload_takes_the_good_and_keeps_the_last_good() {
     mount.swap(b"image: l\n");
     file.look(&metrics);
     assert_eq!(current.borrow().image, "l");
-    assert!(page().contains("config_good 1"));
+    assert!(page().contains("\nconfig_good 1\n"));
     assert!(page().contains("config_reloads_total{outcome=\"taken\"} 2"));
 }

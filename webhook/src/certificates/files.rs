@@ -1,0 +1,175 @@
+//! Certificate and key from a mounted Secret, for platforms where another component (cert-manager) makes them and writes the
+//! `caBundle`. Files that are broken in any way refuse the start; later the last good pair is kept.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kube::Client;
+use rustls::ServerConfig;
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::ServerName;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tollgate_shared::ready::BlockReady;
+use tollgate_shared::tls;
+
+use super::{CertificateError, IMPATIENT, PERIOD, server_names, trust};
+use crate::metrics::Metrics;
+
+const CHAIN: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+/// The pair of a folder, last seen good.
+pub struct Files {
+    folder: PathBuf,
+    seen: Seen,
+    ends: OffsetDateTime,
+    served: watch::Sender<Arc<ServerConfig>>,
+}
+
+/// The content of both files, or why one could not be read.
+type Seen = Result<[Vec<u8>; 2], FileFault>;
+
+/// One of the files is of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct FileFault {
+    path: PathBuf,
+    problem: String,
+}
+
+impl Files {
+    /// Reads the pair.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn open(folder: PathBuf) -> Result<Self, CertificateError> {
+        let seen = read(&folder);
+        let (config, ends) = load(&folder, seen.clone()?, OffsetDateTime::now_utc())?;
+        let (served, _) = watch::channel(Arc::new(config));
+        Ok(Self {
+            folder,
+            seen,
+            ends,
+            served,
+        })
+    }
+
+    /// What the listener serves, now and later.
+    #[must_use]
+    pub fn served(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.served.subscribe()
+    }
+
+    /// Looks at the files for ever. Lets go of `ready` once every `caBundle` of our webhook configurations trusts what the
+    /// listener at `address` serves.
+    pub async fn run(
+        mut self,
+        client: Client,
+        metrics: Metrics,
+        address: SocketAddr,
+        ready: BlockReady,
+    ) {
+        let mut ready = Some(ready);
+        metrics.leaf_ends(self.ends);
+        loop {
+            if ready.is_some() {
+                match trusted(&client, address).await {
+                    Ok(true) => ready = None,
+                    Ok(false) => tracing::warn!("our webhook configurations have no caBundle yet"),
+                    Err(error) => tracing::warn!(%error, "the API server cannot trust us yet"),
+                }
+            }
+            let pause = if ready.is_some() { IMPATIENT } else { PERIOD };
+            tokio::time::sleep(pause).await;
+            self.look(OffsetDateTime::now_utc(), &metrics);
+        }
+    }
+
+    /// Takes the pair if it has changed and is good.
+    fn look(&mut self, now: OffsetDateTime, metrics: &Metrics) {
+        let seen = read(&self.folder);
+        if seen == self.seen {
+            return;
+        }
+        self.seen.clone_from(&seen);
+        let loaded = seen.and_then(|pair| load(&self.folder, pair, now));
+        metrics.certificates(loaded.is_ok());
+        match loaded {
+            Ok((config, ends)) => {
+                self.served.send_replace(Arc::new(config));
+                self.ends = ends;
+                metrics.leaf_ends(ends);
+                tracing::info!(%ends, "serving a new certificate");
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "the changed certificate is refused; the last good one is kept");
+            }
+        }
+    }
+}
+
+async fn trusted(client: &Client, address: SocketAddr) -> Result<bool, CertificateError> {
+    let Some(bundles) = trust::bundles(client).await? else {
+        return Ok(false);
+    };
+    let [name] = server_names();
+    for bundle in bundles {
+        trust::probe(address, &name, &bundle).await?;
+    }
+    Ok(true)
+}
+
+/// Reads both files of one version: a kubelet swaps the folder `..data`, and a pair must not come from both sides of a swap.
+fn read(folder: &Path) -> Seen {
+    let version = folder.join("..data").canonicalize();
+    let version = version.unwrap_or_else(|_| folder.to_owned());
+    let read = |name: &str| {
+        std::fs::read(version.join(name)).map_err(|error| FileFault {
+            path: folder.join(name),
+            problem: error.to_string(),
+        })
+    };
+    Ok([read(CHAIN)?, read(KEY)?])
+}
+
+/// Checks the pair; gives what to serve, and when it ends.
+fn load(
+    folder: &Path,
+    [chain, key]: [Vec<u8>; 2],
+    now: OffsetDateTime,
+) -> Result<(ServerConfig, OffsetDateTime), FileFault> {
+    let fault = |name: &str, problem: String| FileFault {
+        path: folder.join(name),
+        problem,
+    };
+    let of_chain = |problem: String| fault(CHAIN, problem);
+    let chain = tls::certificates(&chain, "chain").map_err(|error| of_chain(error.to_string()))?;
+    let leaf = chain
+        .first()
+        .ok_or_else(|| of_chain("is empty".to_owned()))?;
+    let parsed = ParsedCertificate::try_from(leaf).map_err(|error| of_chain(error.to_string()))?;
+    for name in server_names() {
+        let wanted = ServerName::try_from(name.as_str())
+            .map_err(|error| of_chain(format!("{name}: {error}")))?;
+        rustls::client::verify_server_name(&parsed, &wanted)
+            .map_err(|_| of_chain(format!("is not valid for the name {name}")))?;
+    }
+    let (_, x509) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|error| of_chain(error.to_string()))?;
+    let ends = x509.validity().not_after.to_datetime();
+    if now >= ends {
+        return Err(of_chain(format!("has expired at {ends}")));
+    }
+    if now < x509.validity().not_before.to_datetime() {
+        return Err(of_chain("is not valid yet".to_owned()));
+    }
+    let key = tls::private_key(&key, "key").map_err(|error| fault(KEY, error.to_string()))?;
+    let config = tls::server_config(chain, key, &[tls::HTTP_1_1])
+        .map_err(|error| fault(KEY, error.to_string()))?;
+    Ok((config, ends))
+}
+
+#[cfg(test)]
+mod tests;
