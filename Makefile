@@ -50,14 +50,14 @@ manifests: ## Render manifests/install.yaml
 	@manifests/render
 
 .PHONY: check
-check: ## fmt, clippy, doc, deny, shellcheck, manifests rendered
+check: ## fmt, clippy, doc, deny, shellcheck
 	@tools/ensure cargo cc cargo-deny shellcheck
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- $(WARNINGS)
 	RUSTDOCFLAGS="$(WARNINGS)" cargo doc --workspace --no-deps --locked --quiet
+	@cargo fetch --locked --quiet
 	cargo deny --offline --log-level error check bans licenses sources
 	tools/shellcheck
-	manifests/render --check
 
 .PHONY: test
 test: test-unit fuzz kind-e2e ## Every test: unit, in process, fuzz for some seconds, real API server and kubelet
@@ -70,13 +70,14 @@ test-unit: ## Unit and in-process tests
 .PHONY: fuzz
 FUZZ_SECONDS ?= 10
 fuzz: ## Each fuzz target for FUZZ_SECONDS (10)
-	@tools/ensure cargo-fuzz
+	@tools/ensure nightly cargo-fuzz
 	sidecar/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: kind-e2e
 kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG (or target/kind/kubeconfig)
+	manifests/render --check
 	@e2e/kind/agent-image
-	cargo test -p tollgate-e2e --locked
+	cargo test -p tollgate-e2e --locked --no-fail-fast
 
 .PHONY: bench
 bench: ## Benchmarks: bench/README.md

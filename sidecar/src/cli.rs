@@ -1,6 +1,7 @@
 //! The command line: `run`, `probe`, `verify`. Every knob of `run` is a flag and a variable.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tollgate_shared::{drain, telemetry};
 
 use crate::app::App;
 use crate::config::{Config, KNOBS};
-use crate::probe;
+use crate::{probe, verify};
 
 /// How long `probe` waits by default; the webhook gives the startup probe a little more.
 const PROBE_LIMIT: u64 = 300;
@@ -37,6 +38,7 @@ pub fn main(
     match matches.subcommand() {
         Some(("run", matches)) => run(matches, environment),
         Some(("probe", matches)) => probe(matches, environment),
+        Some(("verify", matches)) => verify(matches),
         _ => ExitCode::from(EXIT_BAD_CONFIG),
     }
 }
@@ -69,7 +71,59 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([run, probe])
+        .subcommands([run, probe, verify_command()])
+}
+
+fn verify_command() -> Command {
+    let file = |name: &'static str| {
+        Arg::new(name)
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+    };
+    Command::new("verify")
+        .about("Check that records are whole, and join them with the cluster's audit log")
+        .after_help("Exit status: 0 if all is well, 1 if a chain is broken or a record or a call is missing, 64 for bad arguments.")
+        .args([
+            file("files").num_args(1..).required(true).help("Files with records, in any order"),
+            file("cluster-audit")
+                .long("cluster-audit")
+                .action(clap::ArgAction::Append)
+                .help("The cluster's audit log; may be given again for rotated segments"),
+            Arg::new("partial")
+                .long("partial")
+                .action(clap::ArgAction::SetTrue)
+                .help("Accept that the oldest records are gone"),
+        ])
+}
+
+/// One line of `name=value` on stdout; what is wrong, line by line, on stderr.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the verdict is the program's output"
+)]
+fn verify(matches: &ArgMatches) -> ExitCode {
+    let files = |name: &str| {
+        matches
+            .get_many::<PathBuf>(name)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    };
+    let args = verify::Args {
+        files: files("files"),
+        cluster_audit: files("cluster-audit"),
+        partial: matches.get_flag("partial"),
+    };
+    match verify::run(&args) {
+        Ok(summary) => {
+            eprint!("{}", summary.explain());
+            println!("{summary}");
+            ExitCode::from(u8::from(!summary.is_good()))
+        }
+        Err(error) => fail(EXIT_FAILED_START, &error.to_string()),
+    }
 }
 
 /// The flags that were given.
