@@ -25,14 +25,35 @@ pub const MAX_LINE: usize = 12 * 1024;
 /// Most lines that a restarted recorder writes again because it cannot know whether they were written.
 pub const MAX_REPEATED: usize = 64;
 
-/// Outcomes that verification knows. Others are free words.
+/// How calls end; `docs/audit.md` explains each.
 pub mod outcome {
     /// Nobody knows how the call ended: the sidecar was killed, or the call was dropped without a word.
     pub const ABORTED: &str = "aborted";
+    /// The agent went away before the end.
+    pub const CLIENT_DISCONNECTED: &str = "client-disconnected";
     /// The answer was passed on to its end.
     pub const COMPLETED: &str = "completed";
+    /// The stream became as old as a stream may.
+    pub const MAX_STREAM_AGE: &str = "max-stream-age";
     /// The sidecar answered by itself.
     pub const REFUSED: &str = "refused";
+    /// The sidecar ended.
+    pub const SHUTDOWN: &str = "shutdown";
+    /// A token that the sidecar minted for itself, and no call used.
+    pub const UNUSED: &str = "unused";
+    /// The API server broke off in the middle of its answer.
+    pub const UPSTREAM_FAILED: &str = "upstream-failed";
+    /// All of them.
+    pub const ALL: [&str; 8] = [
+        ABORTED,
+        CLIENT_DISCONNECTED,
+        COMPLETED,
+        MAX_STREAM_AGE,
+        REFUSED,
+        SHUTDOWN,
+        UNUSED,
+        UPSTREAM_FAILED,
+    ];
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ mod spill;
 mod summary;
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use tollgate_shared::record::{Event, Timestamp, parse};
@@ -84,28 +84,46 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`] where no verdict can be given.
 pub fn run(args: &Args) -> Result<Summary, VerifyError> {
-    let join = (!args.cluster_audit.is_empty()).then(Join::new);
-    let mut records = Records::new(args.partial, join);
-    for path in by_time(&args.files)? {
-        let read = |error| failed(path, error);
-        let file = open(path).map_err(read)?;
-        records
-            .read(&path.display().to_string(), file)
-            .map_err(|error| error.at(path))?;
+    let opened = |path: &Path| match open(path) {
+        Ok(reader) => Ok((path.to_owned(), reader)),
+        Err(error) => Err(failed(path, error)),
+    };
+    let cluster = args.cluster_audit.iter().map(|path| opened(path));
+    verify(
+        by_time(&args.files)?.into_iter().map(opened),
+        (!args.cluster_audit.is_empty()).then_some(cluster),
+        args.partial,
+    )
+}
+
+/// The same over anything that gives lines; the names are for messages. Records are best read in the order of their writing:
+/// then only what is open is held.
+///
+/// # Errors
+/// The first error of `records` and `cluster`, or [`VerifyError`].
+pub fn verify<R: BufRead, C: BufRead>(
+    records: impl Iterator<Item = Result<(PathBuf, R), VerifyError>>,
+    cluster: Option<impl Iterator<Item = Result<(PathBuf, C), VerifyError>>>,
+    partial: bool,
+) -> Result<Summary, VerifyError> {
+    let mut chains = Records::new(partial, cluster.is_some().then(Join::new));
+    let mut names = Vec::new();
+    for record in records {
+        let (path, reader) = record?;
+        let name = path.display().to_string();
+        let read = chains.read(&name, reader);
+        read.map_err(|error| error.at(&path))?;
+        names.push(name);
     }
-    let (mut summary, join) = records.finish().map_err(VerifyError::Spill)?;
-    if summary.lines == 0 {
-        let names: Vec<String> = args
-            .files
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
+    let (mut summary, join) = chains.finish().map_err(VerifyError::Spill)?;
+    if summary.lines == 0 && summary.fault_count == 0 {
         return Err(VerifyError::NoRecord(names.join(", ")));
     }
-    if let Some(mut join) = join {
-        for path in &args.cluster_audit {
-            let file = open(path).map_err(|error| failed(path, error))?;
-            join.read_cluster(file).map_err(|error| error.at(path))?;
+    if let (Some(mut join), Some(cluster)) = (join, cluster) {
+        for log in cluster {
+            let (path, reader) = log?;
+            let read = join.read_cluster(reader);
+            read.map_err(|error| error.at(&path))?;
         }
         join.finish(&mut summary).map_err(VerifyError::Spill)?;
     }

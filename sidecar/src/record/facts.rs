@@ -91,11 +91,10 @@ impl Cuts {
 impl Facts {
     pub(super) fn new(opening: Opening, keep_commands: bool) -> Self {
         let mut cuts = Cuts::default();
-        let executes = |object: &ObjectRef<'_>| object.subresource.as_deref() == Some("exec");
-        let uri = if !keep_commands && opening.object.as_ref().is_some_and(executes) {
-            redacted(opening.uri)
-        } else {
+        let uri = if keep_commands {
             opening.uri
+        } else {
+            redacted(opening.uri)
         };
         let (policy, rule) = opening.policy.unzip();
         let mut name = |field, text: String| cuts.text(field, text, limit::NAME);

@@ -186,6 +186,7 @@ async fn a_successor_continues_the_chain_and_closes_what_was_open() {
     assert_eq!(outcomes, ["", "", "completed", "aborted", "", "completed"]);
 }
 
+mod docs;
 mod kills;
 mod lines;
 mod sinks;

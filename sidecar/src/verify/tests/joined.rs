@@ -279,3 +279,12 @@ fn a_deleted_record_is_missing_twice() {
         summary.explain()
     );
 }
+
+/// The first input of the fuzz target: both logs in one file, as a shipper may put them.
+#[test]
+fn both_logs_may_be_one_file() {
+    let both = include_str!("../../../testdata/record.jsonl");
+    let summary = verify(&[both], Some(both), false).unwrap();
+    assert!(summary.is_good(), "{}", summary.explain());
+    assert_eq!((summary.counters.unwrap().joined, summary.foreign), (2, 4));
+}
