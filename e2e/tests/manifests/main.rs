@@ -10,4 +10,5 @@
 mod files;
 mod install;
 mod policies;
+mod threat_model;
 mod webhooks;
