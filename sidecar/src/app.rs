@@ -144,7 +144,10 @@ impl App {
                 let proxy = Arc::clone(&proxy);
                 service_fn(move |request| {
                     let proxy = Arc::clone(&proxy);
-                    async move { Ok::<_, std::convert::Infallible>(proxy.serve(request, peer).await) }
+                    // Boxed: hyper keeps room for this future as long as the connection lives, a watch for hours.
+                    Box::pin(async move {
+                        Ok::<_, std::convert::Infallible>(proxy.serve(request, peer).await)
+                    })
                 })
             };
             serving.spawn(listener.with_tls(tls.clone()).serve(make, watch.clone()));

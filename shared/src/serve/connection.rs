@@ -62,7 +62,7 @@ impl Connection {
             return http(stream, guard, &limits, service, draining, closing).await;
         };
         let handshake = tokio::select! {
-            ended = tokio::time::timeout(limits.handshake, handshake(stream, config)) => ended,
+            ended = tokio::time::timeout(limits.handshake, Box::pin(handshake(stream, config))) => ended,
             // A peer that has not finished its handshake has asked for nothing yet.
             () = closing.signaled() => return,
         };
