@@ -88,6 +88,7 @@ impl App {
                     .iter()
                     .map(|(container, token)| (container.clone(), token)),
             ),
+            mint_mode: config.settings.mint,
             max_stream_age: config.max_stream_age,
             drain: watch.clone(),
             tunnels: Tunnels::default(),

@@ -9,7 +9,6 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use http::{Method, Uri};
@@ -76,16 +75,6 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// Whether [`Call::audit_uri`] shows what `exec` runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Commands {
-    /// Values of `command` are replaced: agents pass secrets on command lines.
-    #[default]
-    Redacted,
-    /// The URI as it was sent.
-    Shown,
 }
 
 /// One call, resolved. Text that does not apply is empty.
@@ -250,16 +239,6 @@ impl Call {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
-    }
-
-    /// `requestURI` of the record: the raw path and query, with the values of `command` replaced in exec calls unless
-    /// they are to be shown.
-    #[must_use]
-    pub fn audit_uri(&self, commands: Commands) -> Cow<'_, str> {
-        match commands {
-            Commands::Redacted if self.subresource == "exec" => redact_commands(&self.target),
-            _ => Cow::Borrowed(&self.target),
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use tollgate_shared::contract::MintMode;
 use tollgate_shared::drain;
 
 use crate::body::{CallBody, Received};
@@ -53,6 +54,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(65);
 pub struct Proxy {
     /// Connections to the API server.
     pub upstream: Upstream,
+    /// When tokens are minted.
+    pub mint_mode: MintMode,
     /// Tokens.
     pub mint: Mint,
     /// Records.
@@ -162,6 +165,10 @@ impl Proxy {
             ));
         }
         floor::check(call, &parts.headers)?;
+        if self.mint_mode == MintMode::Ahead {
+            let message = "minting ahead is not built yet; set tollgate.dev/mint (TOLLGATE_MINT) to on-demand";
+            return Err(Refusal::new(Reason::NotImplemented, message));
+        }
         if self.drain.is_signaled() {
             return Err(Refusal::new(
                 Reason::ShuttingDown,

@@ -8,7 +8,6 @@ mod facts;
 mod file;
 mod journal;
 mod queue;
-mod redact;
 mod sink;
 mod writer;
 

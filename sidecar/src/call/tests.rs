@@ -116,16 +116,12 @@ fn redacts_commands() {
         ("?a=command=x&", "?a=command=x&"),
         ("?Command=x", "?Command=x"),
     ] {
-        let call = get(&format!("{exec}{query}"));
         assert_eq!(
-            call.audit_uri(Commands::Redacted),
+            redact_commands(&format!("{exec}{query}")),
             format!("{exec}{shown}"),
             "{query}"
         );
-        assert_eq!(call.audit_uri(Commands::Shown), call.target());
     }
-    let other = "/api/v1/namespaces/a/services/x/proxy/?command=ls";
-    assert_eq!(get(other).audit_uri(Commands::Redacted), other);
     assert_eq!(
         redact_commands("/api//exec?command=secret;command=secret&a=b"),
         "/api//exec?command=REDACTED;command=REDACTED&a=b"

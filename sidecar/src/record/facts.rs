@@ -8,9 +8,10 @@ use tollgate_shared::record::{
     ResponseStatus, Stage, Text, Timestamp, User, fit,
 };
 
+use crate::call::redact_commands;
+
 use super::call::{Closing, Minted};
 use super::queue::{Ending, Later};
-use super::redact::redacted;
 use super::{Identity, Opening};
 
 /// The API server's limit and mark (`apiserver/pkg/audit/request.go`, `maybeTruncateUserAgent`).
@@ -94,7 +95,7 @@ impl Facts {
         let uri = if keep_commands {
             opening.uri
         } else {
-            redacted(opening.uri)
+            redact_commands(&opening.uri).into_owned()
         };
         let (policy, rule) = opening.policy.unzip();
         let mut name = |field, text: String| cuts.text(field, text, limit::NAME);
