@@ -28,6 +28,8 @@ control_plane=$KIND_CLUSTER-control-plane
 out=${TOLLGATE_KIND_DIR:-$repo/target/kind}
 [[ $KIND_CLUSTER == tollgate || ${TOLLGATE_KIND_DIR:-} ]] || out=$out/$KIND_CLUSTER
 
+[[ $out == /* ]] || out=$PWD/$out
+
 # What is kept between runs: built parts, Docker's store, and for each cluster what its node mounts.
 cache=${TOLLGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate-kind}
 [[ $cache == /* ]] || die 64 "TOLLGATE_CACHE=$cache: want an absolute path"
