@@ -37,6 +37,22 @@ fn every_object_has_its_own_file_and_is_installed() {
 }
 
 #[test]
+fn every_file_of_a_component_is_used_by_it() {
+    let mut components = 0;
+    for entry in fs::read_dir(root().join("components")).unwrap() {
+        let folder = entry.unwrap().path();
+        let kustomization = fs::read_to_string(folder.join("kustomization.yaml")).unwrap();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let is_used = name == "kustomization.yaml" || kustomization.contains(&name);
+            assert!(is_used, "{} does not use {name}", folder.display());
+        }
+        components += 1;
+    }
+    assert!(components > 0);
+}
+
+#[test]
 fn objects_have_the_names_of_the_contract() {
     base("Namespace", SYSTEM_NAMESPACE);
     base("ClusterRole", AGENT_CLUSTER_ROLE);

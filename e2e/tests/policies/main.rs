@@ -12,6 +12,7 @@ mod actor;
 mod audience;
 mod enforced;
 mod fixture;
+mod flow;
 mod label;
 mod own;
 mod sidecar;
