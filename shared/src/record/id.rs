@@ -26,6 +26,14 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Hashes texts as if they were one.
+    #[must_use]
+    pub(super) fn of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hasher = Sha256::new();
+        parts.into_iter().for_each(|part| hasher.update(part));
+        Self(hasher.finalize().into())
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

@@ -182,14 +182,16 @@ impl Journal {
         self.last.extend_from_slice(line);
     }
 
-    /// A new file with the open calls and the head of the chain.
-    fn compact(&mut self) -> io::Result<()> {
+    /// A new file with the open calls and the head of the chain, all of it written.
+    pub(super) fn compact(&mut self) -> io::Result<()> {
         let mut bytes = Vec::new();
         let lines = self.open.values().map(|line| &**line);
         for line in lines.filter(|line| *line != self.last).chain([&*self.last]) {
             bytes.extend_from_slice(line);
             bytes.push(b'\n');
         }
+        // An empty batch: a kill right here repeats nothing.
+        bytes.push(b'\n');
         let path = self.path.with_extension("new");
         let file = create(&path, true)?;
         file.write_all_at(&bytes, 0)?;
@@ -210,6 +212,6 @@ fn create(path: &Path, empty: bool) -> io::Result<File> {
 fn read<'a>(line: &'a [u8], scratch: &mut Vec<u8>) -> Result<Event<'a>, BadLine> {
     let text = std::str::from_utf8(line).map_err(|_| BadLine::NotUtf8)?;
     let mut event = parse(text)?;
-    check(&mut event, scratch)?;
+    check(text, &mut event, scratch)?;
     Ok(event)
 }

@@ -65,7 +65,7 @@ fn chain(text: &str) -> Vec<(Stage, String)> {
     for line in text.lines().filter(|line| !line.is_empty()) {
         assert!(line.len() < tollgate_shared::record::MAX_LINE);
         let mut event = parse(line).unwrap();
-        let hash = check(&mut event, &mut Vec::new()).unwrap();
+        let hash = check(line, &mut event, &mut Vec::new()).unwrap();
         if hash == chain.hash {
             continue;
         }

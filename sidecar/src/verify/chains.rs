@@ -76,11 +76,9 @@ impl Records {
             file,
             line: line.number,
         };
-        let read = std::str::from_utf8(line.text)
-            .map_err(|_| BadLine::NotUtf8)
-            .and_then(parse);
-        match read {
-            Ok(mut event) => self.event(place, &mut event),
+        let text = std::str::from_utf8(line.text).map_err(|_| BadLine::NotUtf8);
+        match text.and_then(|text| Ok((text, parse(text)?))) {
+            Ok((text, mut event)) => self.event(place, text, &mut event),
             Err(error) => {
                 self.unreadable(place, line.text, error);
                 Ok(())
@@ -102,8 +100,8 @@ impl Records {
         }
     }
 
-    fn event(&mut self, place: Place, event: &mut Event<'_>) -> io::Result<()> {
-        if let Err(error) = check(event, &mut self.scratch) {
+    fn event(&mut self, place: Place, text: &str, event: &mut Event<'_>) -> io::Result<()> {
+        if let Err(error) = check(text, event, &mut self.scratch) {
             self.fault(place, &error.to_string());
         }
         // A line that was changed is a fault of its own; what follows it still names the hash it had.

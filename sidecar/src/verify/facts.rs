@@ -78,17 +78,16 @@ impl Hasher {
     }
 
     pub(super) fn recorded(&self, event: &Event<'_>) -> Recorded {
-        let object = event.object_ref.clone().unwrap_or_default();
-        let subresource = object.subresource.as_deref();
+        let object = event.object_ref.as_ref();
         let request = Request {
             user: &event.user.username,
             verb: &event.verb,
             uri: &event.request_uri,
-            group: object.api_group.as_deref(),
-            resource: object.resource.as_deref(),
-            subresource,
-            namespace: object.namespace.as_deref(),
-            name: object.name.as_deref(),
+            group: object.and_then(|object| object.api_group.as_deref()),
+            resource: object.and_then(|object| object.resource.as_deref()),
+            subresource: object.and_then(|object| object.subresource.as_deref()),
+            namespace: object.and_then(|object| object.namespace.as_deref()),
+            name: object.and_then(|object| object.name.as_deref()),
         };
         let denied = event.annotations.decision == Decision::Deny;
         let notes = &event.annotations;
@@ -116,16 +115,14 @@ impl Hasher {
             Some(_) => "",
             None => request.uri.split('?').next().unwrap_or_default(),
         };
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        self.0.hash_one((
-            request.user,
-            request.verb,
-            path,
-            text(request.group),
-            text(request.resource),
-            text(request.subresource),
-            text(request.namespace),
-        ))
+        let parts = [
+            request.group,
+            request.resource,
+            request.subresource,
+            request.namespace,
+        ];
+        let parts = parts.map(Option::unwrap_or_default);
+        self.0.hash_one((request.user, request.verb, path, parts))
     }
 
     fn object(&self, request: &Request<'_>) -> Object {

@@ -170,6 +170,20 @@ fn damaged_state_fails_the_start_and_names_the_line() {
     assert!(error.to_string().contains("--state-dir"), "{error}");
 }
 
+#[test]
+fn compacted_state_says_the_same_and_repeats_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    first_life(folder.path(), usize::MAX);
+    let (mut journal, before) = Journal::load(folder.path()).unwrap();
+    assert!(!before.repeat.is_empty());
+    for _ in 0..2 {
+        journal.compact().unwrap();
+        let (_, after) = Journal::load(folder.path()).unwrap();
+        assert_eq!((after.chain, &after.open), (before.chain, &before.open));
+        assert_eq!(after.repeat, b"");
+    }
+}
+
 #[tokio::test]
 async fn state_stays_small_and_private() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -75,7 +75,7 @@ fn the_longest_line_has_room() {
             line.len()
         );
         let mut event = parse(line.trim_end()).unwrap();
-        check(&mut event, &mut Vec::new()).unwrap();
+        check(line.trim_end(), &mut event, &mut Vec::new()).unwrap();
         let cut = event.annotations.truncated.unwrap().to_string();
         assert_eq!(
             // Whether the agent's name needs a second cut depends on its characters.
@@ -116,7 +116,7 @@ proptest! {
         let line = closing_line(opening, &message, identity);
         prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
         let mut event = parse(line.trim_end()).unwrap();
-        prop_assert!(check(&mut event, &mut Vec::new()).is_ok());
+        prop_assert!(check(line.trim_end(), &mut event, &mut Vec::new()).is_ok());
         prop_assert_eq!(Facts::of_event(&event), facts);
     }
 }
