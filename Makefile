@@ -78,7 +78,3 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	manifests/render --check
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
-
-.PHONY: bench
-bench: ## Benchmarks: bench/README.md
-	@bench/run
