@@ -18,6 +18,8 @@ pub(crate) enum Want {
     Admitted,
     /// A policy's refusal with this reason code.
     Refused(&'static str),
+    /// A webhook should have been asked, and did not answer.
+    Unanswered,
 }
 
 impl Want {
@@ -30,6 +32,9 @@ impl Want {
             (Self::Refused(code), Err(kube::Error::Api(status))) => status
                 .message
                 .contains(&format!("denied request: {code}: ")),
+            (Self::Unanswered, Err(kube::Error::Api(status))) => {
+                status.message.contains("failed calling webhook")
+            }
             _ => false,
         }
     }

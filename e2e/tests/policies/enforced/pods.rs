@@ -28,6 +28,20 @@ fn injected_with(spec: Value) -> anyhow::Result<Pod> {
     Ok(serde_json::from_value(pod)?)
 }
 
+/// Expressions have a budget; running out of it is a denial.
+fn large() -> anyhow::Result<Pod> {
+    let volumes: Vec<Value> = (0..200)
+        .map(|n| json!({"name": format!("v{n}"), "projected": {"sources": [{"configMap": {"name": "c"}}]}}))
+        .collect();
+    let mounts: Vec<Value> = (0..100)
+        .map(|n| json!({"name": format!("v{n}"), "mountPath": format!("/x/{n}")}))
+        .collect();
+    let containers: Vec<Value> = (0..100)
+        .map(|n| json!({"name": format!("c{n}"), "image": "i", "volumeMounts": mounts}))
+        .collect();
+    pod("p", json!({"containers": containers, "volumes": volumes}))
+}
+
 fn cases() -> anyhow::Result<Vec<(&'static str, Pod, Want)>> {
     let not_token_free = Want::Refused("not-token-free");
     let container = |extra: Value| {
@@ -107,6 +121,11 @@ fn cases() -> anyhow::Result<Vec<(&'static str, Pod, Want)>> {
             "the node's processes",
             pod("p", json!({"hostPID": true}))?,
             Want::Refused("host-namespace"),
+        ),
+        (
+            "more of everything than anybody has",
+            large()?,
+            Want::Success,
         ),
         (
             "the node's IPC",

@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -44,6 +45,21 @@ async fn operator(
     let rules: Vec<&Value> = rules.iter().chain([&all]).collect();
     allow_everywhere(namespace, &user, json!(rules)).await?;
     impersonate(&namespace.cluster, &user, &[], &[])
+}
+
+/// A CRD of this group that no release ships.
+fn definition(group: &str) -> anyhow::Result<CustomResourceDefinition> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": format!("probes.{group}")},
+        "spec": {
+            "group": group, "scope": "Cluster",
+            "names": {"plural": "probes", "kind": "Probe"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}},
+            }],
+        },
+    }))?)
 }
 
 /// Deletes an object of one of our kinds, on dry run.
@@ -115,6 +131,15 @@ async fn our_objects_change_only_by_holders_of_unmanage() -> anyhow::Result<()> 
                 delete(bindings(), "users").await
             })
             .await?;
+            for (group, wanted) in [("tollgate.dev", ours), ("tollgate.example", Want::Success)] {
+                let crd = definition(group)?;
+                want(&format!("a CRD of {group}"), wanted, async || {
+                    Api::<CustomResourceDefinition>::all(all())
+                        .create(&dry_run(), &crd)
+                        .await
+                })
+                .await?;
+            }
             want("our namespace", ours, async || {
                 delete(Api::<Namespace>::all(all()), SYSTEM_NAMESPACE).await
             })
