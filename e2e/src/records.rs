@@ -113,7 +113,7 @@ fn read_line(line: &str, scratch: &mut Vec<u8>) -> anyhow::Result<Option<AuditEv
         serde_json::from_str(line).context("neither record nor log")?;
     if object.contains_key("kind") {
         let mut event = record::parse(line)?;
-        record::check(&mut event, scratch)?;
+        record::check(line, &mut event, scratch)?;
         return AuditEvent::parse(line).map(Some);
     }
     // What shared::telemetry writes.
