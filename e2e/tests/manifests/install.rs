@@ -39,8 +39,9 @@ fn every_object_has_its_own_file_and_is_installed() {
 #[test]
 fn every_file_of_a_component_is_used_by_it() {
     let mut components = 0;
-    for entry in fs::read_dir(root().join("components")).unwrap() {
-        let folder = entry.unwrap().path();
+    let folders = fs::read_dir(root().join("components")).unwrap();
+    let folders = folders.map(|entry| entry.unwrap().path());
+    for folder in folders.chain([root().join("static")]) {
         let kustomization = fs::read_to_string(folder.join("kustomization.yaml")).unwrap();
         for entry in fs::read_dir(&folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
