@@ -1,13 +1,15 @@
 //! The agent pod of a test: an image with an unmodified kubectl that waits for commands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
+use crate::audit::{AuditEvent, AuditLog};
 use crate::exec::{self, Output};
+use crate::join::{self, Call, Verdict};
 use crate::namespace::TestNamespace;
 use crate::records::Records;
 use crate::scan;
@@ -15,6 +17,9 @@ use crate::wait;
 
 /// Name of the agent container.
 pub const AGENT: &str = "agent";
+
+/// How long records and audit events of a call that has ended may be on their way.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// A pod to be made. Its containers sleep until they are told to end.
 #[derive(Clone, Debug)]
@@ -78,6 +83,14 @@ impl AgentPod {
     #[must_use]
     pub fn spec(self, field: &str, value: Value) -> Self {
         self.with("/spec", |spec| insert(spec, field, value))
+    }
+
+    /// Sets a field of the container [`AGENT`].
+    #[must_use]
+    pub fn container_field(self, field: &str, value: Value) -> Self {
+        self.with("/spec/containers/0", |container| {
+            insert(container, field, value)
+        })
     }
 
     /// Changes whatever lies at a JSON pointer; nothing if there is nothing.
@@ -202,11 +215,91 @@ impl Agent {
         Records::of_pod(&self.namespace.pods(), &self.name).await
     }
 
+    /// Its records beside the audit events, once both have arrived: every call is closed and every forwarded one joined.
+    /// `log` must have been opened before the pod was made.
+    ///
+    /// # Errors
+    /// Something is missing after ten seconds; the message shows those calls.
+    pub async fn joined(&self, log: Option<&mut AuditLog>) -> anyhow::Result<Joined> {
+        let start = Instant::now();
+        let mut log = log;
+        loop {
+            let records = self.records().await?;
+            let events = match &mut log {
+                Some(log) => Some(log.events()?.to_vec()),
+                None => None,
+            };
+            let joined = Joined { records, events };
+            let missing = joined.missing();
+            if missing.is_empty() {
+                joined.records.check_chain()?;
+                return Ok(joined);
+            }
+            ensure!(
+                start.elapsed() < SETTLE,
+                "waited {} s in vain for these calls to be closed and joined:\n{}",
+                SETTLE.as_secs(),
+                missing.join("\n")
+            );
+            // Neither a container's log nor a file tells when it is complete.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Looks for credentials in its agent containers.
     ///
     /// # Errors
     /// The pod is gone, or a TokenReview failed.
     pub async fn scan(&self) -> anyhow::Result<scan::Report> {
         scan::pod(&self.namespace.cluster, &self.namespace.name, &self.name).await
+    }
+}
+
+/// The records of a pod and the API server's events.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// What the sidecar wrote.
+    pub records: Records,
+    /// What the API server wrote; `None` on a cluster whose audit log cannot be read.
+    pub events: Option<Vec<AuditEvent>>,
+}
+
+impl Joined {
+    /// Every call of the records, from both sides.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call<'_>> {
+        join::join(
+            &self.records.lines,
+            self.events.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// The calls that `fits`, of which there must be at least one.
+    ///
+    /// # Errors
+    /// There is none; the message shows all.
+    pub fn find(
+        &self,
+        what: &str,
+        fits: impl Fn(&Call<'_>) -> bool,
+    ) -> anyhow::Result<Vec<Call<'_>>> {
+        let (found, others): (Vec<_>, Vec<_>) =
+            self.calls().into_iter().partition(|call| fits(call));
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        ensure!(
+            !found.is_empty(),
+            "no call is {what}, but only:\n{}",
+            others.join("\n")
+        );
+        Ok(found)
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let calls = self.calls();
+        let missing = calls.iter().filter(|call| match call.verdict {
+            Verdict::Open | Verdict::BrokenRecord => true,
+            verdict => self.events.is_some() && verdict.is_failure(),
+        });
+        missing.map(ToString::to_string).collect()
     }
 }

@@ -83,6 +83,8 @@ pub struct ObjectRef {
 pub struct ResponseStatus {
     /// HTTP status.
     pub code: u16,
+    /// The word for programs: one of Kubernetes' in the API server's log, a reason code in a record.
+    pub reason: String,
 }
 
 impl AuditEvent {

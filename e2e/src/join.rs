@@ -27,6 +27,50 @@ pub struct Call<'a> {
     pub verdict: Verdict,
 }
 
+impl Call<'_> {
+    /// The opening line.
+    #[must_use]
+    pub fn opening(&self) -> Option<&AuditEvent> {
+        self.records
+            .iter()
+            .copied()
+            .find(|record| record.stage == OPENING)
+    }
+
+    /// The closing line.
+    #[must_use]
+    pub fn closing(&self) -> Option<&AuditEvent> {
+        self.records
+            .iter()
+            .copied()
+            .find(|record| record.stage == CLOSING)
+    }
+
+    /// Verb, resource and subresource as one text: `get pods/log`; for other paths verb and path.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let Some(record) = self.records.first() else {
+            return String::new();
+        };
+        match &record.object_ref {
+            Some(object) if object.subresource.is_empty() => {
+                format!("{} {}", record.verb, object.resource)
+            }
+            Some(object) => format!("{} {}/{}", record.verb, object.resource, object.subresource),
+            None => format!("{} {}", record.verb, record.request_uri),
+        }
+    }
+
+    /// An annotation of the closing line; see [`key`].
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> &str {
+        let closing = self.closing();
+        closing
+            .and_then(|record| record.annotations.get(key))
+            .map_or("", String::as_str)
+    }
+}
+
 /// Whether the two sides agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

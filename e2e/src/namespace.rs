@@ -14,7 +14,7 @@ use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING};
+use tollgate_shared::contract::{Injection, NAMESPACE_LABEL, ROLE_BINDING};
 use tollgate_shared::secret::Token;
 
 use crate::cluster::Cluster;
@@ -94,26 +94,15 @@ impl TestNamespace {
         )
         .await?;
         if injection.is_some() {
-            namespace.grant().await?;
+            wait::until(
+                namespace.api::<RoleBinding>(),
+                ROLE_BINDING,
+                "the webhook's grant to mint; is Tollgate deployed?",
+                |binding| binding.is_some(),
+            )
+            .await?;
         }
         Ok(namespace)
-    }
-
-    /// The RoleBinding of a managed namespace, for as long as the webhook does not make it. Applied, so that both may.
-    async fn grant(&self) -> anyhow::Result<()> {
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": ROLE_BINDING},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AGENT_CLUSTER_ROLE},
-            "subjects": [{
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "Group",
-                "name": format!("system:serviceaccounts:{}", self.name),
-            }],
-        });
-        self.apply::<RoleBinding>(&binding).await?;
-        Ok(())
     }
 
     /// Gives every service account of the namespace these rights in it; `rules` as in a Role.

@@ -66,10 +66,19 @@ impl Records {
     pub fn parse(text: String) -> anyhow::Result<Self> {
         let mut lines = Vec::new();
         let mut scratch = Vec::new();
-        for (number, line) in text.lines().enumerate() {
-            let record = read_line(line, &mut scratch)
-                .with_context(|| format!("line {}: {line}", number + 1))?;
-            lines.extend(record);
+        let mut raw = text.lines().enumerate().peekable();
+        while let Some((number, line)) = raw.next() {
+            // A restarted sidecar begins with an empty line, because its predecessor may have been killed within one; it
+            // repeats that one whole.
+            let cut_off = raw.peek().is_some_and(|(_, next)| next.is_empty());
+            if line.is_empty() {
+                continue;
+            }
+            match read_line(line, &mut scratch) {
+                Ok(record) => lines.extend(record),
+                Err(_) if cut_off && line.starts_with('{') && !line.ends_with('}') => {}
+                Err(error) => return Err(error.context(format!("line {}: {line}", number + 1))),
+            }
         }
         Ok(Self { lines, text })
     }
@@ -210,7 +219,6 @@ mod tests {
     fn ignores_nothing() {
         let changed = lines()[0].replace("/version", "/versions");
         for line in [
-            "",
             "thread 'main' panicked",
             "{}",
             r#"{"kind":"Pod"}"#,
@@ -218,6 +226,23 @@ mod tests {
             &changed,
         ] {
             assert!(Records::parse(format!("{line}\n")).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn takes_the_half_line_of_a_killed_sidecar() {
+        let lines = lines();
+        let (half, _) = lines[1].split_at(40);
+        for (text, read) in [
+            (
+                format!("{}{half}\n\n{}{}", lines[0], lines[1], lines[2]),
+                Some(3),
+            ),
+            (format!("{}\n{}", lines[0], lines[1]), Some(2)),
+            (format!("{}{half}\n{}", lines[0], lines[1]), None),
+        ] {
+            let records = Records::parse(text.clone()).ok();
+            assert_eq!(records.map(|records| records.lines.len()), read, "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate_e2e::agent::{AGENT, Agent, AgentPod};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::SERVICE_ACCOUNT_PATH;
@@ -28,11 +28,6 @@ fn scan(agent: &Agent) -> anyhow::Result<(Option<i32>, String)> {
 /// A pod in a namespace that is not managed.
 fn ordinary(namespace: &TestNamespace) -> AgentPod {
     AgentPod::new("ordinary", &namespace.cluster.config.agent_image)
-}
-
-fn environment(variable: &str, value: &str) -> impl FnOnce(&mut Value) {
-    let env = json!([{"name": variable, "value": value}]);
-    move |container| container["env"] = env
 }
 
 #[tokio::test]
@@ -84,10 +79,8 @@ async fn passes_what_holds_no_accepted_token() -> anyhow::Result<()> {
 async fn walks_without_find() -> anyhow::Result<()> {
     TestNamespace::run(None, async |namespace| {
         let agent = ordinary(namespace)
-            .with("/spec/containers/0", environment("PATH", "/tmp/bin"))
-            .with("/spec/containers/0/command", |command| {
-                *command = json!(["/bin/sleep", "infinity"])
-            })
+            .container_field("env", json!([{"name": "PATH", "value": "/tmp/bin"}]))
+            .container_field("command", json!(["/bin/sleep", "infinity"]))
             .start(namespace)
             .await?;
         agent
@@ -111,10 +104,8 @@ async fn says_what_it_could_not_walk() -> anyhow::Result<()> {
     TestNamespace::run(None, async |namespace| {
         let agent = ordinary(namespace)
             .spec("automountServiceAccountToken", json!(false))
-            .with("/spec/containers/0", environment("PATH", "/nowhere"))
-            .with("/spec/containers/0/command", |command| {
-                *command = json!(["/bin/sleep", "infinity"])
-            })
+            .container_field("env", json!([{"name": "PATH", "value": "/nowhere"}]))
+            .container_field("command", json!(["/bin/sleep", "infinity"]))
             .init_container("first", &["true"])
             .start(namespace)
             .await?;
