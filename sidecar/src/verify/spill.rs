@@ -98,3 +98,31 @@ impl Fact {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_a_long_log_come_back_once_and_sorted() {
+        let mut spill = Spill::new();
+        let fact = |number: u64| Fact {
+            jti: u128::from(number),
+            kind: Kind::Issued,
+            audit: u128::MAX - u128::from(number),
+            object: Object::from_parts([1, 2, 3]),
+            class: u64::MAX,
+            time: number,
+        };
+        let count = (PARTS * (IN_MEMORY / SIZE + 2)) as u64;
+        for number in (0..count).chain([0]) {
+            spill.push(&fact(number)).unwrap();
+        }
+        assert!(spill.0.iter().all(|part| part.file.is_some()));
+        let parts: Vec<Vec<Fact>> = spill.parts().map(Result::unwrap).collect();
+        assert!(parts.iter().all(|part| part.is_sorted()));
+        let mut facts = parts.concat();
+        facts.sort_unstable();
+        assert!(facts.into_iter().eq((0..count).map(fact)));
+    }
+}
