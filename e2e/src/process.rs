@@ -155,7 +155,9 @@ impl Process {
     /// # Errors
     /// It cannot be waited for.
     pub fn end(&mut self) -> anyhow::Result<String> {
-        self.child.kill()?;
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status()?;
+        anyhow::ensure!(told.success(), "the sidecar has ended already");
         self.child.wait()?;
         Ok(text(&self.stderr))
     }
