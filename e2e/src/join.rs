@@ -76,8 +76,8 @@ impl Call<'_> {
 pub enum Verdict {
     /// Both sides tell of the call, with the same credential.
     Joined,
-    /// The sidecar refused the call, and the API server knows nothing of it.
-    Refused,
+    /// The sidecar did not forward the call, and the API server knows nothing of it.
+    NotForwarded,
     /// A token was minted and not used: the sidecar's own proof that it can mint, or a call that could not be forwarded. The
     /// API server knows the mint and no call.
     Unused,
@@ -106,7 +106,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Joined => "joined",
-            Self::Refused => "refused by the sidecar, unknown to the API server, as it must be",
+            Self::NotForwarded => "not forwarded, and unknown to the API server, as it must be",
             Self::Unused => "minted and not used, as the API server's log confirms",
             Self::Open => "still open",
             Self::BrokenRecord => "FAILED: not one opening and one closing line",
@@ -184,7 +184,7 @@ fn judge(records: &[&AuditEvent], events: &[&AuditEvent], mint: Option<&AuditEve
                 .is_some_and(|word| word == outcome::REFUSED)
     });
     match (credential_id(records), events) {
-        (None, []) => Verdict::Refused,
+        (None, []) => Verdict::NotForwarded,
         (Some(_), []) if not_forwarded && mint.is_some() => Verdict::Unused,
         (Some(_), []) => Verdict::NotLogged,
         (Some(id), events) if events.iter().all(|event| event.credential_id() == Some(id)) => {
@@ -200,15 +200,35 @@ impl fmt::Display for Call<'_> {
         let (verb, uri) = first.map_or(("", ""), |record| (&record.verb, &record.request_uri));
         writeln!(f, "auditID {}  {verb} {uri}", self.audit_id)?;
         for record in &self.records {
-            let id = record.annotations.get(key::CREDENTIAL_ID);
-            line(f, "record", record, id.map(String::as_str))?;
+            let text = |key| record.annotations.get(key).map(String::as_str);
+            let said = text(key::OUTCOME).unwrap_or_default();
+            let reason = text(key::REASON).filter(|_| said == outcome::REFUSED);
+            line(
+                f,
+                "record",
+                record,
+                text(key::CREDENTIAL_ID),
+                &[said, reason.unwrap_or_default()],
+            )?;
         }
         if let Some(mint) = self.mint {
             let issued = mint.annotations.get(ISSUED_CREDENTIAL_ID);
-            line(f, "API server, mint", mint, issued.map(String::as_str))?;
+            line(
+                f,
+                "API server, mint",
+                mint,
+                issued.map(String::as_str),
+                &[&mint.user.username],
+            )?;
         }
         for event in &self.events {
-            line(f, "API server, call", event, event.credential_id())?;
+            line(
+                f,
+                "API server, call",
+                event,
+                event.credential_id(),
+                &[&event.user.username],
+            )?;
         }
         write!(f, "  => {}", self.verdict)
     }
@@ -219,18 +239,19 @@ fn line(
     side: &str,
     event: &AuditEvent,
     credential: Option<&str>,
+    more: &[&str],
 ) -> fmt::Result {
     let code = match event.code() {
         0 => String::new(),
         code => code.to_string(),
     };
-    writeln!(
-        f,
+    let line = format!(
         "  {side:<16}  {:<16}  {code:>3}  {:<40}  {}",
         event.stage,
         credential.unwrap_or("-"),
-        event.user.username
-    )
+        more.join(" ")
+    );
+    writeln!(f, "{}", line.trim_end())
 }
 
 #[cfg(test)]
@@ -309,7 +330,7 @@ mod tests {
                 vec![j.clone(), j.clone()],
                 Verdict::Joined,
             ),
-            ("open close", vec![other], Verdict::Refused),
+            ("open close", vec![other], Verdict::NotForwarded),
             ("open", vec![], Verdict::Open),
             ("open start", vec![j.clone()], Verdict::Open),
             ("close", vec![], Verdict::BrokenRecord),

@@ -188,10 +188,10 @@ fn show_calls(out: &mut impl std::io::Write, calls: &[join::Call<'_>]) -> anyhow
         .count();
     writeln!(
         out,
-        "{} calls: {} joined, {} refused by the sidecar, {} minted and not used, {} still open, {failed} failed",
+        "{} calls: {} joined, {} not forwarded, {} minted and not used, {} still open, {failed} failed",
         calls.len(),
         count(Verdict::Joined),
-        count(Verdict::Refused),
+        count(Verdict::NotForwarded),
         count(Verdict::Unused),
         count(Verdict::Open),
     )?;

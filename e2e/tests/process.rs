@@ -134,7 +134,7 @@ async fn without_a_token_nothing_is_forwarded() -> anyhow::Result<()> {
         let records = Records::parse(rest(&mut process)?)?;
         let calls = join::join(&records.lines, &[]);
         let last = calls.last().context("no records")?;
-        assert_eq!(last.verdict, join::Verdict::Refused);
+        assert_eq!(last.verdict, join::Verdict::NotForwarded);
         let status = last
             .closing()
             .and_then(|record| record.response_status.as_ref());
