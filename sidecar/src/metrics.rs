@@ -32,7 +32,6 @@ pub struct Metrics {
     upstream: Histogram,
     streams: Gauge<i64, AtomicI64>,
     records_refused: Counter<u64, AtomicU64>,
-    bootstrap_read: Gauge<i64, AtomicI64>,
 }
 
 /// A stream counts as open until this is dropped.
@@ -48,7 +47,6 @@ impl Metrics {
             upstream: Histogram::new(BUCKETS),
             streams: Gauge::default(),
             records_refused: Counter::default(),
-            bootstrap_read: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("tollgate");
         registry.register(
@@ -68,12 +66,6 @@ impl Metrics {
         registry.register("open_streams", help, metrics.streams.clone());
         let help = "Calls refused because their record could not be written";
         registry.register("records_refused", help, metrics.records_refused.clone());
-        let help = "When a new bootstrap token was last read, seconds since 1970";
-        registry.register(
-            "bootstrap_token_read_timestamp_seconds",
-            help,
-            metrics.bootstrap_read.clone(),
-        );
         metrics
     }
 

@@ -48,15 +48,11 @@ pub enum Reason {
     ShuttingDown,
     /// Something that this release does not do.
     NotImplemented,
-    /// More calls a second than this pod may make.
-    RateLimited,
-    /// A fault of the sidecar's own.
-    Internal,
 }
 
 impl Reason {
     /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownMethod,
@@ -78,8 +74,6 @@ impl Reason {
         Self::UpstreamTimeout,
         Self::ShuttingDown,
         Self::NotImplemented,
-        Self::RateLimited,
-        Self::Internal,
     ];
 
     /// The code, stable across releases.
@@ -107,8 +101,6 @@ impl Reason {
             Self::UpstreamTimeout => "upstream-timeout",
             Self::ShuttingDown => "shutting-down",
             Self::NotImplemented => "not-implemented",
-            Self::RateLimited => "rate-limited",
-            Self::Internal => "internal",
         }
     }
 
@@ -154,14 +146,13 @@ impl Reason {
             | Self::FloorCertificate
             | Self::FloorAdmission
             | Self::FloorClusterCa => StatusCode::FORBIDDEN,
-            Self::MintThrottled | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::MintThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::RecordUnavailable
             | Self::MintFailed
             | Self::UpstreamUnavailable
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
