@@ -171,7 +171,7 @@ async fn kubectl_says_the_same() -> anyhow::Result<()> {
             ("kubectl patch configmap $POD -p '{\"data\":{\"a\":\"c\"}}'", "patched"),
             ("kubectl patch configmap $POD --type=json -p '[{\"op\":\"add\",\"path\":\"/data/x\",\"value\":\"y\"}]'", "patched"),
             ("kubectl patch configmap $POD --type=merge -p '{\"data\":{\"x\":null}}'", "patched"),
-            ("KUBE_EDITOR='sed -i s/c$/d/' kubectl edit configmap $POD", "edited"),
+            ("KUBE_EDITOR='sed -i /a:.c$/s/c$/d/' kubectl edit configmap $POD", "edited"),
             ("kubectl get configmap $POD -o jsonpath={.data}", "{\"a\":\"d\"}"),
             ("kubectl label configmap $POD k=v", "labeled"),
             ("kubectl get configmaps -l k=v -o wide --field-selector metadata.name=$POD", "POD"),
