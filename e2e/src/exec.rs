@@ -120,6 +120,11 @@ pub async fn stream(
     // status and loses what comes after it.
     while let Some(message) = messages.next().await {
         let message = message.with_context(what)?;
+        if message.is_close() {
+            // The last message there is (RFC 6455, 1.4: what comes after it is discarded). The kubelet's server closes twice, from
+            // two tasks (`golang.org/x/net/websocket`, Conn.Close), and where the second one is late, reading on is an error.
+            break;
+        }
         if !message.is_binary() {
             continue;
         }
