@@ -18,7 +18,8 @@ use tollgate_shared::tls;
 
 use crate::agent_files::{self, Files};
 use crate::authority;
-use crate::config::{Config, RecordTarget};
+use crate::config::{Config, RecordTarget, Target};
+use crate::credential::Credential;
 use crate::local::LocalTokens;
 use crate::metrics::Metrics;
 use crate::mint::Mint;
@@ -75,7 +76,7 @@ impl App {
         let tokens = agent_files::write(&config.agent_dir, &config.settings.containers, &files)?;
         let server = tls::server_config(served.chain, served.key, &[tls::HTTP_1_1])?;
 
-        let mint = Mint::new(config)?;
+        let mint = Mint::new(config, Credential::bootstrap(&config.bootstrap_dir)?)?;
         let proxy = Proxy {
             upstream: Upstream::new(
                 config.api_server.clone(),
@@ -222,14 +223,12 @@ async fn bind_admin(
 }
 
 fn recorder_config(config: &Config) -> RecorderConfig {
-    let account = config
-        .settings
-        .service_account
-        .as_ref()
-        .unwrap_or(&config.pod.service_account);
+    let Target {
+        namespace, account, ..
+    } = &config.target;
     RecorderConfig {
         identity: Identity {
-            username: format!("system:serviceaccount:{}:{account}", config.pod.namespace),
+            username: format!("system:serviceaccount:{namespace}:{account}"),
             namespace: config.pod.namespace.clone(),
             pod: config.pod.name.clone(),
             pod_uid: config.pod.uid.clone(),
@@ -251,17 +250,15 @@ fn recorder_config(config: &Config) -> RecorderConfig {
 
 /// The first mint belongs to no call, but is on record as every other.
 fn first_mint(config: &Config, mint: &Mint) -> Opening {
-    let account = config
-        .settings
-        .service_account
-        .as_ref()
-        .unwrap_or(&config.pod.service_account);
+    let Target {
+        namespace, account, ..
+    } = &config.target;
     Opening {
         verb: "create".to_owned(),
         uri: mint.path().to_string(),
         object: Some(ObjectRef {
             resource: Some("serviceaccounts".into()),
-            namespace: Some(config.pod.namespace.clone().into()),
+            namespace: Some(namespace.clone().into()),
             name: Some(account.clone().into()),
             api_group: None,
             api_version: Some("v1".into()),

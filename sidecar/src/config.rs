@@ -163,6 +163,31 @@ pub struct Pod {
     pub node: Option<String>,
 }
 
+/// Whom tokens are minted for, and what they are bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Namespace of the service account.
+    pub namespace: String,
+    /// The service account.
+    pub account: String,
+    /// What its tokens die with.
+    pub bound: Bound,
+}
+
+/// An object that a token dies with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// A pod of the namespace.
+    Pod {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// A node, by its name.
+    Node(String),
+}
+
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordTarget {
@@ -186,6 +211,8 @@ pub struct Config {
     pub settings: Settings,
     /// Who we are.
     pub pod: Pod,
+    /// Whom tokens are minted for.
+    pub target: Target,
     /// Host and port of the API server.
     pub api_server: Authority,
     /// See [`BOOTSTRAP_PATH`].
@@ -234,8 +261,10 @@ impl Config {
         );
         let mut knobs = Knobs::new(flags, environment);
         let settings = Settings::from_knobs(&mut knobs);
+        let pod = pod(&mut knobs, &settings);
         let config = Self {
-            pod: pod(&mut knobs, &settings),
+            target: target(&pod, &settings),
+            pod,
             settings,
             api_server: api_server(&mut knobs, host, port),
             bootstrap_dir: path(&mut knobs, "bootstrap-dir", BOOTSTRAP_PATH),
@@ -315,6 +344,23 @@ fn pod(knobs: &mut Knobs, settings: &Settings) -> Pod {
         );
     }
     pod
+}
+
+fn target(pod: &Pod, settings: &Settings) -> Target {
+    let bound = match settings.binding {
+        Binding::Pod => Bound::Pod {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        },
+        // A fault where it is missing.
+        Binding::Node => Bound::Node(pod.node.clone().unwrap_or_default()),
+    };
+    let account = settings.service_account.as_ref();
+    Target {
+        namespace: pod.namespace.clone(),
+        account: account.unwrap_or(&pod.service_account).clone(),
+        bound,
+    }
 }
 
 fn api_server(knobs: &mut Knobs, host: Option<String>, port: Option<String>) -> Authority {

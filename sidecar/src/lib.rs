@@ -7,6 +7,7 @@ pub mod body;
 pub mod call;
 pub mod cli;
 pub mod config;
+pub mod credential;
 pub mod file;
 pub mod floor;
 pub mod headers;

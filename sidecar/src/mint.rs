@@ -1,4 +1,4 @@
-//! One TokenRequest a call: asked for with the bootstrap token, bound to this pod (or its node), used once, dropped.
+//! One TokenRequest a call: asked for with the sidecar's own credential, bound to this pod (or its node), used once, dropped.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate_shared::contract::Binding;
 use tollgate_shared::secret::Token;
 
 use crate::body::CallBody;
-use crate::config::Config;
-use crate::file::{FileError, Fresh};
+use crate::config::{Bound, Config, Target};
+use crate::credential::{Credential, Shown};
+use crate::file::FileError;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -35,7 +35,7 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Mints tokens.
 pub struct Mint {
-    bootstrap: Fresh<Token>,
+    credential: Credential,
     path: PathAndQuery,
     body: Bytes,
     limit: Duration,
@@ -59,31 +59,24 @@ struct Claims {
 }
 
 impl Mint {
-    /// Reads the bootstrap token and prepares the one request that is ever made.
+    /// Prepares the one request that is ever made, with this credential.
     ///
     /// # Errors
-    /// When the token cannot be read, or the names make no path.
-    pub fn new(config: &Config) -> Result<Self, FileError> {
-        let token = config.bootstrap_dir.join("token");
-        let bootstrap = Fresh::open(token, |text| {
-            Token::parse(text).map_err(|error| format!("(bootstrap token): {error}"))
-        })?;
-        let account = config
-            .settings
-            .service_account
-            .as_ref()
-            .unwrap_or(&config.pod.service_account);
-        let path = path(&config.pod.namespace, account);
-        let path = path.map_err(|message| FileError::Content {
+    /// When the names make no path.
+    pub fn new(config: &Config, credential: Credential) -> Result<Self, FileError> {
+        let Target {
+            namespace, account, ..
+        } = &config.target;
+        let path = path(namespace, account).map_err(|message| FileError::Content {
             path: Path::new("service-account").to_owned(),
             message,
         })?;
         Ok(Self {
-            bootstrap,
+            credential,
             path,
             body: Bytes::from(request_body(config).to_string()),
             limit: config.mint_timeout,
-            target: format!("{}/{account}", config.pod.namespace),
+            target: format!("{namespace}/{account}"),
         })
     }
 
@@ -102,15 +95,14 @@ impl Mint {
         upstream: &Upstream,
         audit_id: &HeaderValue,
     ) -> Result<Minted, Refusal> {
-        let (token, generation) = self.bootstrap.get();
-        match self.ask(upstream, audit_id, &token).await {
-            // The kubelet may have replaced the token since we looked; a refused request changed nothing.
+        let shown = self.credential.get();
+        match self.ask(upstream, audit_id, &shown).await {
+            // A refused request changed nothing.
             Err(refused) if refused.status == Some(StatusCode::UNAUTHORIZED) => {
-                let (token, now) = self.bootstrap.look_again();
-                if now == generation {
+                let Some(shown) = self.credential.renew(&shown) else {
                     return Err(refused.refusal);
-                }
-                self.ask(upstream, audit_id, &token)
+                };
+                self.ask(upstream, audit_id, &shown)
                     .await
                     .map_err(|refused| refused.refusal)
             }
@@ -122,13 +114,16 @@ impl Mint {
         &self,
         upstream: &Upstream,
         audit_id: &HeaderValue,
-        token: &Token,
+        shown: &Shown,
     ) -> Result<Minted, Refused> {
+        let upstream = shown.connections.as_deref().unwrap_or(upstream);
         let mut request = Request::new(CallBody::Own(Some(self.body.clone())));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = upstream.uri(self.path.clone());
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, token.bearer());
+        if let Some(bearer) = &shown.bearer {
+            headers.insert(AUTHORIZATION, bearer.clone());
+        }
         headers.insert("audit-id", audit_id.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -260,20 +255,23 @@ fn path(namespace: &str, account: &str) -> Result<PathAndQuery, String> {
 }
 
 fn request_body(config: &Config) -> Value {
-    let bound = match config.settings.binding {
-        Binding::Pod => {
-            json!({ "apiVersion": "v1", "kind": "Pod", "name": config.pod.name, "uid": config.pod.uid })
+    let mut spec = json!({
+        "audiences": config.settings.audiences,
+        "expirationSeconds": config.settings.token_ttl.seconds(),
+    });
+    let bound = match &config.target.bound {
+        Bound::Pod { name, uid } => {
+            json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid })
         }
-        Binding::Node => json!({ "apiVersion": "v1", "kind": "Node", "name": config.pod.node }),
+        Bound::Node(name) => json!({ "apiVersion": "v1", "kind": "Node", "name": name }),
     };
+    if let Some(spec) = spec.as_object_mut() {
+        spec.insert("boundObjectRef".to_owned(), bound);
+    }
     json!({
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": {
-            "audiences": config.settings.audiences,
-            "expirationSeconds": config.settings.token_ttl.seconds(),
-            "boundObjectRef": bound,
-        },
+        "spec": spec,
     })
 }
 
