@@ -1,17 +1,27 @@
-//! The command line.
+//! The command line: `run` serves, `check` explains.
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 
 /// The Tollgate admission webhook.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate-webhook", version, about)]
 pub struct Cli {
-    /// What to run.
-    #[command(flatten)]
-    pub run: Run,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
 }
 
-/// Flags of the server. Each is also a variable: `--log-level` is `TOLLGATE_LOG_LEVEL`; a flag wins.
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer the API server's reviews, and bind the grant in managed namespaces
+    #[command(
+        after_help = "Each flag is also a variable: --log-level is TOLLGATE_LOG_LEVEL. A flag wins."
+    )]
+    Run(Run),
+}
+
+/// Flags of the server.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Configuration file [default: /etc/tollgate/config.yaml]

@@ -1,4 +1,4 @@
-//! The webhook's program: reads its configuration, runs, and ends with 64 for a bad configuration and 1 for a failed start.
+//! The webhook's program. Ends with 64 for bad arguments or a bad configuration, with 1 for a failed start, and as `check` says.
 
 use std::process::ExitCode;
 
@@ -6,11 +6,22 @@ use clap::Parser as _;
 use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START};
 use tollgate_shared::{drain, signals, telemetry, tls};
 use tollgate_webhook::app::Bound;
-use tollgate_webhook::cli::{Cli, Run};
+use tollgate_webhook::cli::{Cli, Command, Run};
 use tollgate_webhook::config::Config;
 
 fn main() -> ExitCode {
-    run(&Cli::parse().run)
+    match Cli::try_parse() {
+        Ok(Cli { command }) => match command {
+            Command::Run(arguments) => run(&arguments),
+        },
+        Err(error) => {
+            drop(error.print());
+            match error.use_stderr() {
+                true => ExitCode::from(EXIT_BAD_CONFIG),
+                false => ExitCode::SUCCESS,
+            }
+        }
+    }
 }
 
 fn run(arguments: &Run) -> ExitCode {

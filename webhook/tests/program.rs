@@ -18,7 +18,7 @@ fn a_bad_configuration_ends_with_64_and_names_every_fault() {
     let file = folder.path().join("config.yaml");
     std::fs::write(&file, "imagee: i\ndefaults: {tokenTtl: 60s}\n").expect("a file");
     let (code, text) = start(|command| {
-        command.arg("--config").arg(&file);
+        command.arg("run").arg("--config").arg(&file);
         command.args(["--address", "nowhere"]);
         command.env("TOLLGATE_LOG_LEVL", "debug");
     });
@@ -33,7 +33,7 @@ fn a_bad_configuration_ends_with_64_and_names_every_fault() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let (code, text) = start(|command| {
-        command.args(["--config", "/nonexistent/config.yaml"]);
+        command.args(["run", "--config", "/nonexistent/config.yaml"]);
     });
     assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("/nonexistent/config.yaml"), "{text}");
@@ -47,15 +47,35 @@ fn a_failed_start_ends_with_1_and_names_the_cause() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     let (code, text) = start(|command| {
-        command.arg("--config").arg(&file);
+        command.arg("run").arg("--config").arg(&file);
         command.args(["--address", &address, "--admin-address", "127.0.0.1:0"]);
     });
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&address), "{text}");
     let (code, text) = start(|command| {
-        command.arg("--config").arg(&file);
+        command.arg("run").arg("--config").arg(&file);
         command.args(["--address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
     });
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("Kubernetes API"), "{text}");
+}
+
+#[test]
+fn bad_arguments_end_with_64_and_help_with_0() {
+    for arguments in [
+        vec![],
+        vec!["serve"],
+        vec!["run", "--nonsense"],
+        vec!["--config=x"],
+    ] {
+        let (code, text) = start(|command| {
+            command.args(&arguments);
+        });
+        assert_eq!(code, Some(64), "{arguments:?}: {text}");
+        assert!(text.contains("Usage"), "{text}");
+    }
+    let (code, _) = start(|command| {
+        command.args(["run", "--help"]);
+    });
+    assert_eq!(code, Some(0));
 }

@@ -102,6 +102,7 @@ fn ports_lead_from_the_api_server_to_the_process() {
             {"name": "admin", "containerPort": ADMIN_PORT},
         ])
     );
+    assert_eq!(container["args"][0], "run");
     for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
         assert_eq!(
             container[probe]["httpGet"],
