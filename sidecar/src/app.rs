@@ -91,6 +91,7 @@ impl App {
             ),
             mint_mode: config.settings.mint,
             max_stream_age: config.max_stream_age,
+            body_grace: config.body_grace,
             drain: watch.clone(),
             tunnels: Tunnels::default(),
             mint,

@@ -1,13 +1,17 @@
 //! Bodies as they pass through, frame by frame: counted, never copied, never buffered.
 
+mod pace;
+
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+
+pub use pace::Pace;
 
 /// A count of bytes, shared between a body and the record of its call.
 #[derive(Clone, Debug, Default)]
@@ -18,14 +22,29 @@ pub struct Count(Arc<AtomicU64>);
 pub struct Received {
     /// Bytes that were passed on.
     pub count: Count,
-    broken: Arc<AtomicBool>,
+    fault: Arc<OnceLock<Fault>>,
+}
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The agent broke off, or its framing broke.
+    #[error("the body broke off")]
+    Broken,
+    /// The agent took longer than it may.
+    #[error("the body came too slowly")]
+    Slow,
 }
 
 impl Received {
-    /// Whether the agent broke off, or its framing broke.
+    /// What went wrong, if anything did.
     #[must_use]
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        Poll::Ready(Some(Err(*self.fault.get_or_init(|| fault))))
     }
 }
 
@@ -47,37 +66,68 @@ pub enum CallBody {
     /// One of ours: a mint, or nothing.
     Own(Option<Bytes>),
     /// The agent's.
-    Agent(Incoming, Received),
+    Agent(AgentBody),
+}
+
+/// A body that an agent sends.
+pub struct AgentBody {
+    body: Incoming,
+    received: Received,
+    pace: Option<Pace>,
+}
+
+impl AgentBody {
+    /// `pace` limits how long the agent may take; a stream has no such limit.
+    #[must_use]
+    pub const fn new(body: Incoming, received: Received, pace: Option<Pace>) -> Self {
+        Self {
+            body,
+            received,
+            pace,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let count = &self.received.count;
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => {
+                let pace = self.pace.as_mut();
+                match pace.map(|pace| pace.poll_wait(count.get(), cx)) {
+                    Some(Poll::Ready(())) => self.received.fail(Fault::Slow),
+                    _ => Poll::Pending,
+                }
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                count.add(frame.data_ref().map_or(0, Bytes::len));
+                if let Some(pace) = &mut self.pace {
+                    pace.arrived();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => self.received.fail(Fault::Broken),
+            Poll::Ready(None) => Poll::Ready(None),
+        }
+    }
 }
 
 impl Body for CallBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Fault;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Agent(body, received) => {
-                let polled = Pin::new(body).poll_frame(cx);
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        received.count.add(frame.data_ref().map_or(0, Bytes::len))
-                    }
-                    Poll::Ready(Some(Err(_))) => received.broken.store(true, Ordering::Relaxed),
-                    _ => {}
-                }
-                polled
-            }
+            Self::Agent(agent) => agent.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Agent(body, _) => body.is_end_stream(),
+            Self::Agent(agent) => agent.body.is_end_stream(),
         }
     }
 
@@ -86,7 +136,7 @@ impl Body for CallBody {
             Self::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Agent(body, _) => body.size_hint(),
+            Self::Agent(agent) => agent.body.size_hint(),
         }
     }
 }

@@ -132,6 +132,11 @@ pub const KNOBS: &[Knob] = &[
         "Cut watches, logs, exec and port-forwards at this age [default: 1h]",
     ),
     knob(
+        "body-grace",
+        "DURATION",
+        "Refuse a call that waits longer for its body; each KiB buys a second more [default: 10s]",
+    ),
+    knob(
         "max-connections",
         "COUNT",
         "Connections of agents at a time [default: 1024]",
@@ -229,6 +234,8 @@ pub struct Config {
     pub record_exec_commands: bool,
     /// How old a stream may become.
     pub max_stream_age: Duration,
+    /// How long an agent may make a plain call wait for its body, whatever it sends.
+    pub body_grace: Duration,
     /// How many connections agents may hold.
     pub max_connections: usize,
     /// How long a mint may take.
@@ -274,6 +281,7 @@ impl Config {
             record_deadline: duration(&mut knobs, "record-deadline", 2),
             record_exec_commands: knobs.parse("record-exec-commands", false),
             max_stream_age: duration(&mut knobs, "max-stream-age", 3600),
+            body_grace: duration(&mut knobs, "body-grace", 10),
             max_connections: positive(&mut knobs, "max-connections", 1024),
             mint_timeout: duration(&mut knobs, "mint-timeout", 10),
             drain_deadline: duration(&mut knobs, "drain-deadline", 2),

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use tollgate_shared::contract::MintMode;
 use tollgate_shared::drain;
 
-use crate::body::{CallBody, Received};
+use crate::body::{AgentBody, CallBody, Fault, Pace, Received};
 use crate::call::{Call, Verb};
 use crate::headers::{self, Hop, Upgrade};
 use crate::local::{self, LocalTokens};
@@ -64,6 +64,8 @@ pub struct Proxy {
     pub local_tokens: LocalTokens,
     /// How old a stream may become.
     pub max_stream_age: Duration,
+    /// How long an agent may make a plain call wait for its body, whatever it sends.
+    pub body_grace: Duration,
     /// Ends streams on shutdown.
     pub drain: drain::Watch,
     /// Owns the upgraded connections.
@@ -189,11 +191,14 @@ impl Proxy {
         let Checked { call, hop, .. } = checked;
         let received = Received::default();
         let agent = parts.extensions.remove::<OnUpgrade>();
+        let stream = call.is_long_running() || hop.upgrade().is_some();
         let body = match hop.upgrade() {
             Some(_) => CallBody::Own(None),
-            None => CallBody::Agent(body, received.clone()),
+            None => {
+                let pace = (!stream).then(|| Pace::new(self.body_grace));
+                CallBody::Agent(AgentBody::new(body, received.clone(), pace))
+            }
         };
-        let stream = call.is_long_running() || hop.upgrade().is_some();
         let sent = async {
             let minted = self.mint(&mut entry).await?;
             self.send(self.request(parts, body, &hop, &minted, &entry)?, stream)
@@ -201,11 +206,10 @@ impl Proxy {
         };
         let (response, took) = match sent.await {
             Ok(answer) => answer,
-            Err(_) if received.is_broken() => {
-                let message = "the body of the request broke off, or its chunks are malformed";
-                return entry.refuse(&Refusal::new(Reason::BadRequest, message), Some(&received));
+            Err(refusal) => {
+                let refusal = received.fault().map_or(refusal, of_body);
+                return entry.refuse(&refusal, Some(&received));
             }
-            Err(refusal) => return entry.refuse(&refusal, Some(&received)),
         };
         let code = response.status();
         if stream {
@@ -331,6 +335,20 @@ impl Proxy {
                 () = drain.signaled() => how::SHUTDOWN,
             }
         }
+    }
+}
+
+/// A call that failed because of its own body.
+fn of_body(fault: Fault) -> Refusal {
+    match fault {
+        Fault::Broken => Refusal::new(
+            Reason::BadRequest,
+            "the body of the request broke off, or its chunks are malformed",
+        ),
+        Fault::Slow => Refusal::new(
+            Reason::BodyTooSlow,
+            "the body of the request came too slowly; have it ready before the request begins",
+        ),
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Reason {
     AmbiguousPath,
     /// A method that the API server does not resolve.
     UnknownMethod,
+    /// The body came too slowly.
+    BodyTooSlow,
     /// The `Host` is not a local name (DNS rebinding).
     ForeignHost,
     /// A browser made the request (CSRF).
@@ -52,10 +54,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownMethod,
+        Self::BodyTooSlow,
         Self::ForeignHost,
         Self::BrowserRequest,
         Self::LocalTokenMissing,
@@ -83,6 +86,7 @@ impl Reason {
             Self::BadRequest => "bad-request",
             Self::AmbiguousPath => "ambiguous-path",
             Self::UnknownMethod => "unknown-method",
+            Self::BodyTooSlow => "body-too-slow",
             Self::ForeignHost => "foreign-host",
             Self::BrowserRequest => "browser-request",
             Self::LocalTokenMissing => "local-token-missing",
@@ -114,7 +118,9 @@ impl Reason {
     #[must_use]
     pub const fn tier(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::AmbiguousPath | Self::UnknownMethod => "request",
+            Self::BadRequest | Self::AmbiguousPath | Self::UnknownMethod | Self::BodyTooSlow => {
+                "request"
+            }
             Self::ForeignHost
             | Self::BrowserRequest
             | Self::LocalTokenMissing
@@ -136,6 +142,7 @@ impl Reason {
         match self {
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::LocalTokenMissing | Self::LocalTokenWrong => StatusCode::UNAUTHORIZED,
             Self::ForeignHost
             | Self::BrowserRequest
@@ -166,7 +173,7 @@ impl Reason {
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
-            StatusCode::GATEWAY_TIMEOUT => "Timeout",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "Timeout",
             StatusCode::NOT_IMPLEMENTED => "NotImplemented",
             _ => "InternalError",
         }
