@@ -19,6 +19,18 @@ const REQUEST: &str = r#"request() {
     if grep -qi '^content-encoding: gzip' /tmp/head; then gzip -dc </tmp/body >/tmp/plain && mv /tmp/plain /tmp/body; fi
     if head -c 2 /tmp/body | grep -q '^[{a-z]'; then sed 's/x\{100,\}/xxx/' /tmp/body; else echo "body $(sha256sum </tmp/body)"; fi
 }
+# Runs a command that has no end of its own until its output holds the text.
+until_says() {
+    text=$1
+    shift
+    # A shell gives what it puts into the background no input but a named one.
+    { "$@" <&4 >/tmp/said 2>&1 & } 4<&0
+    until grep -q "$text" /tmp/said; do kill -0 $! || return; sleep 0.1; done
+    kill $!
+    cat /tmp/said
+}
+# Opened for both, it is an input that never ends.
+[ -p /tmp/silence ] || mkfifo /tmp/silence
 namespace=$(cat /var/run/secrets/kubernetes.io/serviceaccount/namespace)
 configmaps=/api/v1/namespaces/$namespace/configmaps
 head -c 200000 /dev/zero | tr '\0' x >/tmp/large
@@ -49,9 +61,10 @@ impl Pair {
             json!([
                 "sh",
                 "-c",
-                "for n in 1 2 3; do echo line $n; done; exec sleep infinity"
+                "for n in 1 2 3; do echo line $n; done; exec cat"
             ]),
         );
+        let target = target.container_field("stdin", json!(true));
         let direct = pod("without").label(POD_LABEL, "false");
         let injected = pod("proxied");
         let (_, direct, injected) = tokio::try_join!(
@@ -181,7 +194,7 @@ async fn kubectl_says_the_same() -> anyhow::Result<()> {
             ("kubectl create configmap a-$POD --from-literal=n=2 --dry-run=client -o yaml | kubectl apply -f -", "configured"),
             ("kubectl create configmap s-$POD --from-literal=n=1 --dry-run=client -o yaml | kubectl apply --server-side -f -", "serverside-applied"),
             ("kubectl create configmap s-$POD --from-literal=n=2 --dry-run=client -o yaml | kubectl diff -f - | grep '^[-+] '", "\"n\": \"2\""),
-            ("timeout 8 kubectl get configmap $POD --watch -o name", "configmap/POD"),
+            ("until_says $POD kubectl get configmap $POD --watch -o name", "configmap/POD"),
             ("kubectl wait --for=jsonpath='{.metadata.name}'=$POD configmap/$POD --timeout=60s", "condition met"),
             ("kubectl delete configmap $POD a-$POD s-$POD", "deleted"),
             ("kubectl auth whoami -o yaml", "authentication.kubernetes.io/credential-id"),
@@ -192,7 +205,7 @@ async fn kubectl_says_the_same() -> anyhow::Result<()> {
             ("kubectl explain pod.spec.nodeName", "nodeName"),
             ("kubectl logs target", "line 3"),
             ("kubectl logs target --tail=1", "line 3"),
-            ("timeout 2 kubectl logs -f target", "line 1"),
+            ("until_says 'line 3' kubectl logs -f target", "line 1"),
             ("kubectl logs none", "NotFound"),
         ])
         .await
@@ -218,15 +231,21 @@ async fn exec_cp_and_port_forward_say_the_same() -> anyhow::Result<()> {
             "-",
         ),
         (
-            "sleep 3 | script -qec 'kubectl exec -it target -- sh -c \"tty | tr 0-9 N\"' /dev/null",
+            "script -qec 'kubectl exec -it target -- sh -c \"tty | tr 0-9 N\"' /dev/null <>/tmp/silence",
             "/dev/pts/N",
         ),
         (
-            "sleep 3 | script -qec 'stty rows 42 cols 132; kubectl exec -it target -- sh -c \"sleep 1; stty size\"' /dev/null",
+            "script -qec 'stty rows 42 cols 132; kubectl exec -it target -- \
+             sh -c \"until stty size | grep 42; do sleep 0.1; done\"' /dev/null <>/tmp/silence",
             "42 132",
         ),
         ("kubectl exec target -c none -- true", "container"),
-        ("echo data | timeout 2 kubectl attach -i target", ""),
+        // Both attach to the same container, which repeats to both what either says.
+        (
+            "exec 3<>/tmp/silence; echo from $POD >&3; \
+             until_says \"from $POD\" kubectl attach -i target <&3 | grep -m1 \"from $POD\"",
+            "from POD",
+        ),
         // kubectl prints what the remote tar says on its own stdout, unless it has ended before that comes.
         (
             "head -c 100000 /dev/urandom >/tmp/file && kubectl cp /tmp/file target:/tmp/$POD && \
