@@ -18,8 +18,8 @@ use crate::wait;
 /// Name of the agent container.
 pub const AGENT: &str = "agent";
 
-/// How long records and audit events of a call that has ended may be on their way.
-const SETTLE: Duration = Duration::from_secs(10);
+/// How long records and audit events of a call that has ended may be on their way; generous, since only a failure takes that long.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// A pod to be made. Its containers sleep until they are told to end.
 #[derive(Clone, Debug)]
@@ -219,7 +219,7 @@ impl Agent {
     /// `log` must have been opened before the pod was made.
     ///
     /// # Errors
-    /// Something is missing after ten seconds; the message shows those calls.
+    /// Something is missing after a minute; the message shows those calls.
     pub async fn joined(&self, log: Option<&mut AuditLog>) -> anyhow::Result<Joined> {
         let start = Instant::now();
         let mut log = log;
