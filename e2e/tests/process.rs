@@ -138,10 +138,10 @@ async fn without_a_token_nothing_is_forwarded() -> anyhow::Result<()> {
         let status = last
             .closing()
             .and_then(|record| record.response_status.as_ref());
-        assert_eq!(
-            status.map(|status| status.reason.as_str()),
-            Some("mint-failed")
-        );
+        // The API server knows a token of a deleted pod for up to ten seconds more.
+        let reason = status.map_or("", |status| status.reason.as_str());
+        let reasons = ["mint-target-gone", "mint-credential-rejected"];
+        assert!(reasons.contains(&reason), "{reason}");
         Ok(())
     })
     .await

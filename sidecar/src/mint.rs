@@ -1,16 +1,14 @@
 //! One TokenRequest a call: asked for with the sidecar's own credential, bound to this pod (or its node), used once, dropped.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_shared::secret::Token;
 
@@ -21,6 +19,10 @@ use crate::file::FileError;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::{Upstream, UpstreamError};
 
+mod answer;
+
+use answer::Asked;
+
 /// A token for one call.
 #[derive(Debug)]
 pub struct Minted {
@@ -28,10 +30,14 @@ pub struct Minted {
     pub token: Token,
     /// `JTI=…`, as the API server logs it (`authentication.kubernetes.io/credential-id`).
     pub credential_id: String,
+    /// When, in seconds since 1970 by the API server's clock.
+    issued: u64,
 }
 
 /// Larger than any TokenRequest with its token.
 const ANSWER_LIMIT: usize = 64 * 1024;
+/// The API server's own tolerance for the times in a token (go-jose's `DefaultLeeway`).
+const CLOCK_TOLERANCE: u64 = 60;
 
 /// Mints tokens.
 pub struct Mint {
@@ -39,23 +45,9 @@ pub struct Mint {
     path: PathAndQuery,
     body: Bytes,
     limit: Duration,
-    target: String,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    status: AnswerStatus,
-}
-
-/// Has no `Debug`: it holds a token.
-#[derive(Deserialize)]
-struct AnswerStatus {
-    token: String,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    jti: String,
+    asked: Asked,
+    /// The clocks were seen to differ, and that was said.
+    skewed: AtomicBool,
 }
 
 impl Mint {
@@ -76,7 +68,11 @@ impl Mint {
             path,
             body: Bytes::from(request_body(config).to_string()),
             limit: config.mint_timeout,
-            target: format!("{namespace}/{account}"),
+            asked: Asked {
+                target: format!("{namespace}/{account}"),
+                seconds: config.settings.token_ttl.seconds(),
+            },
+            skewed: AtomicBool::new(false),
         })
     }
 
@@ -96,18 +92,18 @@ impl Mint {
         audit_id: &HeaderValue,
     ) -> Result<Minted, Refusal> {
         let shown = self.credential.get();
-        match self.ask(upstream, audit_id, &shown).await {
+        let minted = match self.ask(upstream, audit_id, &shown).await {
             // A refused request changed nothing.
-            Err(refused) if refused.status == Some(StatusCode::UNAUTHORIZED) => {
+            Err(refusal) if refusal.reason == Reason::MintCredentialRejected => {
                 let Some(shown) = self.credential.renew(&shown) else {
-                    return Err(refused.refusal);
+                    return Err(refusal);
                 };
-                self.ask(upstream, audit_id, &shown)
-                    .await
-                    .map_err(|refused| refused.refusal)
+                self.ask(upstream, audit_id, &shown).await?
             }
-            answer => answer.map_err(|refused| refused.refusal),
-        }
+            answer => answer?,
+        };
+        self.compare_clocks(minted.issued);
+        Ok(minted)
     }
 
     async fn ask(
@@ -115,7 +111,7 @@ impl Mint {
         upstream: &Upstream,
         audit_id: &HeaderValue,
         shown: &Shown,
-    ) -> Result<Minted, Refused> {
+    ) -> Result<Minted, Refusal> {
         let upstream = shown.connections.as_deref().unwrap_or(upstream);
         let mut request = Request::new(CallBody::Own(Some(self.body.clone())));
         *request.method_mut() = Method::POST;
@@ -139,102 +135,33 @@ impl Mint {
             Ok((head, body.to_bytes()))
         };
         let answer = tokio::time::timeout(self.limit, answer).await;
-        let (head, body) = match answer.unwrap_or(Err(UpstreamError::Timeout(self.limit))) {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.unreachable(&error)),
-        };
-        if head.status != StatusCode::CREATED {
-            return Err(self.refused(head.status, &head.headers, &body));
+        let answer = answer.unwrap_or(Err(UpstreamError::Timeout(self.limit)));
+        let read = answer
+            .map_err(|error| self.asked.unreachable(&error))
+            .and_then(|(head, body)| self.asked.read(head.status, &head.headers, &body));
+        if let Err(refusal) = &read {
+            tracing::warn!(%refusal, "mint failed");
         }
-        parse(&body)
-            .map_err(|message| Refused::new(None, Refusal::new(Reason::MintFailed, message)))
+        read
     }
 
-    fn unreachable(&self, error: &UpstreamError) -> Refused {
-        tracing::warn!(%error, target = self.target, "mint failed");
-        let message = format!(
-            "no token could be minted for {}: the API server cannot be reached ({error})",
-            self.target
-        );
-        Refused::new(
-            None,
-            Refusal {
-                retry_after: Some(1),
-                ..Refusal::new(Reason::MintFailed, message)
-            },
-        )
-    }
-
-    /// What the API server's answer means and what to do about it.
-    fn refused(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refused {
-        let said = serde_json::from_slice::<Value>(body).ok();
-        let said = said
-            .as_ref()
-            .and_then(|status| status.get("message")?.as_str())
-            .unwrap_or_default();
-        tracing::warn!(
-            status = status.as_u16(),
-            said,
-            target = self.target,
-            "mint refused"
-        );
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let target = &self.target;
-        let (reason, message, retry_after) = match status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                let message = format!(
-                    "the API server limits the mints for {target}; try again after Retry-After"
+    /// The API server is the judge of its tokens, so nothing is decided by our clock: a wrong one is only said, once.
+    fn compare_clocks(&self, issued: u64) {
+        let ours = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        let skewed = ours.abs_diff(issued) > CLOCK_TOLERANCE;
+        if skewed != self.skewed.swap(skewed, Ordering::Relaxed) {
+            if skewed {
+                tracing::warn!(
+                    ours,
+                    issued,
+                    "the clocks of this node and of the API server differ"
                 );
-                (Reason::MintThrottled, message, retry_after.or(Some(1)))
+            } else {
+                tracing::info!("the clocks of this node and of the API server agree again");
             }
-            StatusCode::UNAUTHORIZED => {
-                let message = "the API server does not accept the bootstrap token (expired, or the pod or its service \
-                               account was replaced); if this lasts, delete the pod";
-                (Reason::MintFailed, message.to_owned(), Some(5))
-            }
-            StatusCode::FORBIDDEN => {
-                let message = format!(
-                    "the API server does not let this pod mint for {target}; check the label tollgate.dev/injection of the \
-                     namespace and its RoleBinding tollgate: {said}"
-                );
-                (Reason::MintFailed, message, Some(5))
-            }
-            StatusCode::CONFLICT | StatusCode::NOT_FOUND => {
-                let message = format!(
-                    "the pod or the service account {target} was deleted or replaced: {said}"
-                );
-                (Reason::MintFailed, message, None)
-            }
-            _ => {
-                let message = format!(
-                    "the API server answered the mint for {target} with {}: {said}",
-                    status.as_u16()
-                );
-                (Reason::MintFailed, message, retry_after.or(Some(1)))
-            }
-        };
-        Refused::new(
-            Some(status),
-            Refusal {
-                reason,
-                message,
-                retry_after,
-            },
-        )
-    }
-}
-
-/// A mint that gave no token, with the API server's status if it answered.
-struct Refused {
-    status: Option<StatusCode>,
-    refusal: Refusal,
-}
-
-impl Refused {
-    fn new(status: Option<StatusCode>, refusal: Refusal) -> Self {
-        Self { status, refusal }
+        }
     }
 }
 
@@ -275,72 +202,9 @@ fn request_body(config: &Config) -> Value {
     })
 }
 
-/// Takes the token from the answer and its id from the token. The signature is the API server's business; that it came over a
-/// verified connection is ours.
-fn parse(body: &[u8]) -> Result<Minted, String> {
-    // serde_json's errors name a position and a type, but may quote a value: they are not passed on.
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|_| "the API server's TokenRequest holds no token")?;
-    let token = Token::parse(&answer.status.token)
-        .map_err(|error| format!("the API server's TokenRequest: {error}"))?;
-    let claims = token
-        .expose()
-        .split('.')
-        .nth(1)
-        .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let claims: Option<Claims> = claims.and_then(|json| serde_json::from_slice(&json).ok());
-    let jti = claims
-        .map(|claims| claims.jti)
-        .ok_or("the minted token has no jti; Kubernetes 1.32 or later is needed")?;
-    if jti.is_empty() || jti.len() > 128 || !jti.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the minted token has an odd jti".to_owned());
-    }
-    Ok(Minted {
-        token,
-        credential_id: format!("JTI={jti}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answer(payload: &str) -> Vec<u8> {
-        let token = format!("h.{}.s", URL_SAFE_NO_PAD.encode(payload));
-        json!({ "status": { "token": token, "expirationTimestamp": "2030-01-01T00:00:00Z" } })
-            .to_string()
-            .into_bytes()
-    }
-
-    #[test]
-    fn takes_the_id_from_the_token() {
-        let minted = parse(&answer(r#"{"jti":"0b7e"}"#)).unwrap();
-        assert_eq!(minted.credential_id, "JTI=0b7e");
-        assert!(!format!("{minted:?}").contains(minted.token.expose()));
-    }
-
-    #[test]
-    fn what_is_no_token_is_refused_and_not_repeated() {
-        let long = format!(r#"{{"jti":"{}"}}"#, "x".repeat(129));
-        for body in [
-            b"".to_vec(),
-            b"{}".to_vec(),
-            br#"{"status":{"token":""}}"#.to_vec(),
-            br#"{"status":{"token":"secret secret"}}"#.to_vec(),
-            br#"{"status":{"token":"secret"}}"#.to_vec(),
-            br#"{"status":{"token":{"secret":1}}}"#.to_vec(),
-            answer(r#"{"sub":"secret"}"#),
-            answer("{\"jti\":\"a\\nb\"}"),
-            answer(&long),
-        ] {
-            let message = parse(&body).unwrap_err();
-            assert!(
-                !message.contains("secret") && message.contains("token")
-                    || message.contains("TokenRequest"),
-                "{message}"
-            );
-        }
-    }
 
     #[test]
     fn names_that_would_change_the_path_are_refused() {

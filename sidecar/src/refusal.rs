@@ -40,7 +40,15 @@ pub enum Reason {
     RecordUnavailable,
     /// The API server limits our mints.
     MintThrottled,
-    /// No token could be minted.
+    /// The API server does not accept the credential that mints.
+    MintCredentialRejected,
+    /// The API server does not let us mint.
+    MintForbidden,
+    /// The pod, the node or the service account of the token is gone.
+    MintTargetGone,
+    /// The API server cannot be reached or is in trouble, so it mints nothing.
+    MintUnavailable,
+    /// The API server's answer to a mint is not one of these, nor a token as asked for.
     MintFailed,
     /// The API server could not be reached, or broke off before it answered.
     UpstreamUnavailable,
@@ -54,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownMethod,
@@ -72,6 +80,10 @@ impl Reason {
         Self::FloorClusterCa,
         Self::RecordUnavailable,
         Self::MintThrottled,
+        Self::MintCredentialRejected,
+        Self::MintForbidden,
+        Self::MintTargetGone,
+        Self::MintUnavailable,
         Self::MintFailed,
         Self::UpstreamUnavailable,
         Self::UpstreamTimeout,
@@ -100,6 +112,10 @@ impl Reason {
             Self::FloorClusterCa => "floor-cluster-ca",
             Self::RecordUnavailable => "record-unavailable",
             Self::MintThrottled => "mint-throttled",
+            Self::MintCredentialRejected => "mint-credential-rejected",
+            Self::MintForbidden => "mint-forbidden",
+            Self::MintTargetGone => "mint-target-gone",
+            Self::MintUnavailable => "mint-unavailable",
             Self::MintFailed => "mint-failed",
             Self::UpstreamUnavailable => "upstream-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -155,6 +171,10 @@ impl Reason {
             | Self::FloorClusterCa => StatusCode::FORBIDDEN,
             Self::MintThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::RecordUnavailable
+            | Self::MintCredentialRejected
+            | Self::MintForbidden
+            | Self::MintTargetGone
+            | Self::MintUnavailable
             | Self::MintFailed
             | Self::UpstreamUnavailable
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

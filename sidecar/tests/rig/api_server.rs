@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The bearer token that the stand-in mints; its payload is `{"jti":"minted-1"}`.
-pub(crate) const MINTED: &str = "aGVhZA.eyJqdGkiOiJtaW50ZWQtMSJ9.c2lnbmF0dXJl";
+/// The bearer token that the stand-in mints: `{"jti":"minted-1","iat":1700000000,"exp":1700000600}`, so its clock is years behind.
+pub(crate) const MINTED: &str =
+    "aGVhZA.eyJqdGkiOiJtaW50ZWQtMSIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwNjAwfQ.c2lnbmF0dXJl";
 
 /// What to do with one kind of request.
 #[derive(Clone)]
