@@ -5,6 +5,7 @@
 //! (`apiserver/pkg/util/webhook/client.go`, `NextProtos`).
 
 mod connection;
+mod framing;
 mod idle;
 mod metrics;
 

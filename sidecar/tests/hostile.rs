@@ -3,98 +3,137 @@
 mod rig;
 
 use rig::api_server::Answer;
-use rig::{Rig, closings, note, read_to_end};
+use rig::{Rig, closings, note, read_to_end, read_until};
 use tokio::io::AsyncWriteExt as _;
+
+/// Requests that two parsers could read differently, or that none should read. `{auth}` is the agent's own token.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
+fn shapes() -> Vec<String> {
+    let get = "GET /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n{auth}";
+    let post = "POST /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n{auth}";
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n";
+    let last = "Connection: close\r\n\r\n";
+    let mut shapes = vec![
+        // Lengths that conflict.
+        format!("{post}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"),
+        format!("{post}Content-Length: 2\r\nContent-Length: 2\r\n\r\n{{}}"),
+        format!("{post}Content-Length: 2, 2\r\n\r\n{{}}"),
+        format!("{post}Content-Length: +2\r\n\r\n{{}}"),
+        format!("{post}Content-Length: 0x2\r\n\r\n{{}}"),
+        format!(
+            "{post}Content-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+        ),
+        format!("{post}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+        format!("{post}Transfer-Encoding: gzip, chunked, x\r\n\r\n0\r\n\r\n"),
+        format!("{post}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        format!("{post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
+        format!("{post}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n"),
+        format!("{post}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\n{{\r\n0\r\n\r\n"),
+        format!(
+            "{post}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nfffffffffffffffff\r\n"
+        ),
+        format!(
+            "{post}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\n{{}}\r\n0\r\n\r\n"
+        ),
+        // Lines.
+        format!("{get}X: a\r\n b\r\n\r\n"),
+        format!("{get}X: a\r\n\tContent-Length: 9\r\n\r\n"),
+        format!("{get}X : a\r\n\r\n"),
+        format!("{get}X: a\n\r\n"),
+        format!("{get}X: a\r\n\n"),
+        format!("{get}X: a\rY: b\r\n\r\n"),
+        format!("{get}X: a\u{0}b\r\n\r\n"),
+        format!("{get}: a\r\n\r\n"),
+        "GET /api/v1/pods HTTP/1.1\nHost: localhost\n{auth}\n".to_owned(),
+        "GET /api/v1/pods\r\nHost: localhost\r\n{auth}\r\n".to_owned(),
+        // Targets.
+        format!("GET https://evil.example/api HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        format!("GET http://localhost/api HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        format!("GET //evil.example/api HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        format!("GET * HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        format!("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        format!("CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n{{auth}}{last}"),
+        "GET /a b HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n".to_owned(),
+        "GET /api/v1/pods\u{0} HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n".to_owned(),
+        "GET /api/v1/p\u{f6}ds HTTP/1.1\r\nHost: localhost\r\n{auth}Connection: close\r\n\r\n"
+            .to_owned(),
+        // What a Connection header may not take, and what an upgrade may not bring.
+        format!("{get}Connection: authorization, close\r\n\r\n"),
+        format!("{get}Connection: close, Audit_ID\r\n\r\n"),
+        format!("{get}Connection: content-length, close\r\n\r\n"),
+        format!(
+            "{get}Upgrade: websocket\r\nConnection: Upgrade, close\r\nContent-Length: 2\r\n\r\n{{}}"
+        ),
+        format!("{get}Upgrade: websocket, SPDY/3.1\r\nConnection: Upgrade, close\r\n\r\n"),
+        // Hosts and versions.
+        format!("{get}Host: 127.0.0.1\r\n{last}"),
+        format!("GET /api/v1/pods HTTP/1.1\r\n{{auth}}{last}"),
+        "GET /api/v1/pods HTTP/1.0\r\nHost: localhost\r\n{auth}\r\n".to_owned(),
+        "GET /api/v1/pods HTTP/2.0\r\nHost: localhost\r\n{auth}\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\u{16}\u{3}garbage\r\n\r\n".to_owned(),
+        // Sizes.
+        format!("{get}X: {}\r\n\r\n", "x".repeat(300 * 1024)),
+        format!("{get}{}\r\n", "A: b\r\n".repeat(300)),
+        format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n{{auth}}\r\n",
+            "x".repeat(300 * 1024)
+        ),
+    ];
+    shapes.sort();
+    shapes.dedup();
+    shapes
+}
 
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_gets_a_4xx_or_a_close() {
     let rig = Rig::start().await;
-    let head = "Host: localhost\r\n{auth}";
-    let long = format!(
-        "GET /api/v1/pods HTTP/1.1\r\n{head}X: {}\r\n\r\n",
-        "x".repeat(300 * 1024)
-    );
-    let many = format!(
-        "GET /api/v1/pods HTTP/1.1\r\n{head}{}\r\n",
-        "A: b\r\n".repeat(300)
-    );
-    for request in [
-        &format!(
-            "POST /api/v1/pods HTTP/1.1\r\n{head}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"
-        ),
-        &format!(
-            "POST /api/v1/pods HTTP/1.1\r\n{head}Transfer-Encoding: gzip, chunked, x\r\n\r\n0\r\n\r\n"
-        ),
-        &format!(
-            "POST /api/v1/pods HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n"
-        ),
-        &format!("POST /api/v1/pods HTTP/1.1\r\n{head}Content-Length: +2\r\n\r\n{{}}"),
-        &format!("GET /api/v1/pods HTTP/1.1\r\n{head}X: a\r\n b\r\n\r\n"),
-        &format!("GET /api/v1/pods HTTP/1.1\r\n{head}X : a\r\n\r\n"),
-        &format!("GET https://evil.example/api HTTP/1.1\r\n{head}Connection: close\r\n\r\n"),
-        &format!("GET * HTTP/1.1\r\n{head}Connection: close\r\n\r\n"),
-        &format!("CONNECT evil.example:443 HTTP/1.1\r\n{head}Connection: close\r\n\r\n"),
-        &format!("GET /api/v1/pods HTTP/1.1\r\n{head}Connection: authorization, close\r\n\r\n"),
-        &format!("GET /api/v1/pods HTTP/1.0\r\n{head}\r\n"),
-        &format!("GET /api/v1/pods HTTP/1.1\r\n{head}Host: 127.0.0.1\r\nConnection: close\r\n\r\n"),
-        &format!("GET /api/v1/pods\r\n{head}\r\n"),
-        &format!("GET /a b HTTP/1.1\r\n{head}\r\n"),
-        &format!("GET /api/v1/pods\u{0} HTTP/1.1\r\n{head}\r\n"),
-        &format!(
-            "GET /api/v1/pods HTTP/1.1\r\n{head}Upgrade: websocket\r\nConnection: Upgrade, close\r\nContent-Length: 2\r\n\r\n{{}}"
-        ),
-        &"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
-        &"\u{16}\u{3}garbage\r\n\r\n".to_owned(),
-        &long,
-        &many,
-    ] {
-        let answer = rig.raw(request).await;
-        let shown = &request[..request.len().min(120)];
+    let mut recognised = Vec::new();
+    for request in shapes() {
+        let answer = rig.raw(&request).await;
+        let shown = &request[..request.len().min(200)];
         assert!(
             answer.is_empty()
                 || answer.starts_with("HTTP/1.1 4")
                 || answer.starts_with("HTTP/1.0 4"),
             "{shown:?}: {answer}"
         );
-    }
-    for call in rig.api.seen_calls() {
-        // A body whose framing breaks in the middle may have begun upstream; it must never have been completed.
         assert!(
-            call.head.contains("transfer-encoding: chunked"),
-            "{}",
-            call.head
+            answer.matches("HTTP/1.1 ").count() <= 1,
+            "{shown:?}: {answer}"
         );
+        let ids = answer
+            .lines()
+            .filter_map(|line| line.strip_prefix("audit-id: "));
+        recognised.extend(ids.map(str::to_owned));
     }
+    // One whose chunks break in the middle may have begun upstream; none was ever whole there.
+    let calls = rig.api.seen_calls();
+    assert!(calls.is_empty(), "{calls:?}");
     assert!(
         rig.get("/api").await.starts_with("HTTP/1.1 200 "),
         "it goes on"
     );
-}
-
-#[tokio::test]
-async fn of_two_lengths_the_chunks_count_and_nothing_is_smuggled() {
-    let rig = Rig::start().await;
-    for lengths in [
-        "Content-Length: 30\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5",
-    ] {
-        let answer = rig
-            .raw(&format!(
-                "POST /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n{{auth}}{lengths}\r\n\r\n0\r\n\r\n\
-                 GET /smuggled HTTP/1.1\r\nHost: localhost\r\n{{auth}}\r\n"
-            ))
-            .await;
-        // RFC 9112 section 6.3: chunked overrides the length, and the connection ends after the answer.
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-        assert!(answer.contains("connection: close"), "{answer}");
-    }
-    for call in rig.api.seen_calls() {
-        assert!(
-            call.head.starts_with("POST /api/v1/pods ") && !call.head.contains("content-length"),
-            "{}",
-            call.head
-        );
-    }
+    assert!(recognised.len() > 10, "{recognised:?}");
+    let records = rig.end().await;
+    let stage = |stage: &str| -> Vec<&str> {
+        let of_stage = records.iter().filter(|record| record["stage"] == stage);
+        let ids = of_stage.map(|record| record["auditID"].as_str().unwrap());
+        // The first mint and the last call.
+        let count = ids.clone().count();
+        ids.skip(1).take(count - 2).collect()
+    };
+    assert_eq!(
+        stage("RequestReceived"),
+        recognised,
+        "one opening line each"
+    );
+    assert_eq!(
+        stage("ResponseComplete"),
+        recognised,
+        "one closing line each"
+    );
 }
 
 #[tokio::test]
@@ -146,4 +185,154 @@ async fn a_stream_may_rest_as_long_as_it_likes() {
     stream.write_all(b"}").await.unwrap();
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+const SWITCH: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n";
+
+#[tokio::test]
+async fn what_follows_an_upgrade_is_no_request() {
+    let rig = Rig::start().await;
+    let exec = |rest: &str| {
+        format!(
+            "POST /api/v1/namespaces/agents/pods/x/exec?command=ls HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n{rest}",
+            rig.token("agent")
+        )
+    };
+    let garbage = "GET /api/v1/secrets HTTP/1.1\nHost: x\n\n\u{0}\u{7f}garbage";
+    // Switched: everything belongs to the new protocol.
+    rig.api.calls(Answer::Echo(SWITCH.to_vec()));
+    let mut stream = rig.connect().await;
+    stream.write_all(exec("").as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(garbage.as_bytes()).await.unwrap();
+    assert_eq!(read_until(&mut stream, "garbage").await, garbage);
+    stream.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await, "bye");
+    // Not switched: what was sent in advance never reaches the API server.
+    rig.api.calls(Answer::json("400 Bad Request", "", "{}"));
+    let mut stream = rig.connect().await;
+    stream.write_all(exec(garbage).as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert_eq!(answer.matches("HTTP/1.1 400 ").count(), 2, "{answer}");
+    let calls = rig.api.seen_calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(calls.iter().all(|call| call.head.starts_with("POST ")));
+    let records = rig.end().await;
+    let outcomes: Vec<_> = closings(&records)
+        .into_iter()
+        .map(|closing| {
+            (
+                closing["responseStatus"]["code"].clone(),
+                note(closing, "outcome"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [(101.into(), "completed"), (400.into(), "completed")]
+    );
+}
+
+#[tokio::test]
+async fn nobody_switches_protocols_unasked() {
+    let rig = Rig::start().await;
+    rig.api.calls(Answer::Echo(SWITCH.to_vec()));
+    for headers in [
+        "",
+        "Connection: Upgrade\r\n",
+        "Upgrade: SPDY/3.1\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+        "Connection: Upgrade\r\nUpgrade: tls/1.0\r\n",
+    ] {
+        let answer = rig
+            .raw(&format!(
+                "GET /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n{{auth}}{headers}Connection: close\r\n\r\n"
+            ))
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("upstream-unavailable"),
+            "{headers:?}: {answer}"
+        );
+    }
+    for call in rig.api.seen_calls() {
+        assert!(
+            !call.head.to_lowercase().contains("upgrade"),
+            "{}",
+            call.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_says_stays_in_its_field() {
+    let rig = Rig::start().await;
+    let agent = "x\"\t\\\u{e9} {\"stage\":\"ResponseComplete\"}";
+    let calls = [
+        (
+            "GET /api/v1/namespaces/a\",\"b/configmaps/x%22,%22y%3Dz HTTP/1.1",
+            "/api/v1/namespaces/a\",\"b/configmaps/x%22,%22y%3Dz",
+            "x\",\"y=z",
+        ),
+        (
+            "GET /api/v1/configmaps?fieldSelector=metadata.name%3D%0A%22%0Dx&%22{}\\=%0a HTTP/1.1",
+            "/api/v1/configmaps?fieldSelector=metadata.name%3D%0A%22%0Dx&%22{}\\=%0a",
+            "\n\"\rx",
+        ),
+        // Refused, and on record all the same.
+        (
+            "GET /api/v1/namespaces/a/configmaps/x%0Ay HTTP/1.1",
+            "/api/v1/namespaces/a/configmaps/x%0Ay",
+            "",
+        ),
+    ];
+    for (line, ..) in calls {
+        rig.raw(&format!(
+            "{line}\r\nHost: localhost\r\n{{auth}}User-Agent: {agent}\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+    }
+    let records = rig.end().await;
+    assert_eq!(records.len(), 2 + 2 * calls.len(), "two lines a call");
+    let openings = records
+        .iter()
+        .filter(|record| record["stage"] == "RequestReceived")
+        .skip(1);
+    for (opening, (line, uri, name)) in openings.zip(calls) {
+        assert_eq!(opening["requestURI"], uri, "{line}");
+        assert_eq!(opening["userAgent"], agent, "{line}");
+        let named = opening["objectRef"]["name"].as_str().unwrap_or_default();
+        assert_eq!(named, name, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_half_closed_agent_has_gone() {
+    let rig = Rig::start().await;
+    let head = format!(
+        "HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n",
+        rig.token("agent")
+    );
+    // In the middle of a body.
+    let mut stream = rig.connect().await;
+    let request = format!("POST /api/v1/pods {head}Content-Length: 9\r\n\r\n{{");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    read_to_end(&mut stream).await;
+    // In the middle of a watch, which is never answered.
+    rig.api.calls(Answer::Silence);
+    let mut stream = rig.connect().await;
+    let request = format!("GET /api/v1/pods?watch=1 {head}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    rig.api.seen_call().await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await, "");
+    let records = rig.end().await;
+    let outcomes: Vec<_> = closings(&records)
+        .into_iter()
+        .map(|closing| note(closing, "outcome"))
+        .collect();
+    // Whether the API server would have done it, nobody knows.
+    assert_eq!(outcomes, ["refused", "aborted"]);
 }

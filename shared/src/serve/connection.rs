@@ -129,13 +129,15 @@ async fn http<T, S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let (stream, clock) = idle::watch(stream, guard, limits.head);
+    let (stream, clock, switched) = idle::watch(stream, guard, limits.head);
     let service = service_fn(move |request| {
         let answer = service.call(request);
-        let draining = draining.clone();
+        let (draining, switched) = (draining.clone(), switched.clone());
         async move {
             let mut response = answer.await?;
-            if draining.is_signaled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                switched.set();
+            } else if draining.is_signaled() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

@@ -1,7 +1,7 @@
 //! Two limits where hyper has one. Its `header_read_timeout` also runs while a kept-alive connection waits for its next
 //! request (`State::idle` in `proto/h1/conn.rs` of hyper 1.12), so it would close idle connections under clients that hold
 //! them. [`Clock`] gives hyper a timer that takes the long idle limit until the first byte of a head is read, and the short
-//! one from there.
+//! one from there. To know that byte all bytes pass here, so [`Framing`] looks at them here, too.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::framing::{Framing, Switched};
 use super::metrics::Guard;
 
 /// Whether bytes were read since hyper began to wait for a head.
@@ -32,22 +33,26 @@ pub(super) struct Clock {
 pub(super) struct Watched<T> {
     io: T,
     arrived: Arrived,
+    framing: Framing,
     _guard: Guard,
 }
 
-/// Joins a byte stream to a timer that knows when its bytes arrive.
-pub(super) fn watch<T>(io: T, guard: Guard, head: Duration) -> (Watched<T>, Clock) {
+/// Joins a byte stream to a timer that knows when its bytes arrive, and to the word that it speaks another protocol now.
+pub(super) fn watch<T>(io: T, guard: Guard, head: Duration) -> (Watched<T>, Clock, Switched) {
     let arrived = Arrived::default();
     let clock = Clock {
         arrived: arrived.clone(),
         head,
     };
+    let framing = Framing::default();
+    let switched = framing.switched();
     let io = Watched {
         io,
         arrived,
+        framing,
         _guard: guard,
     };
-    (io, clock)
+    (io, clock, switched)
 }
 
 impl Timer for Clock {
@@ -98,10 +103,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.framing.is_broken() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        if !bytes.is_empty() {
             self.arrived.0.store(true, Ordering::Relaxed);
+            if let Err(sound) = self.framing.read(bytes) {
+                buf.set_filled(before + sound);
+                // No request, no header and no size of a chunk may hold it.
+                buf.put_slice(&[0]);
+            }
         }
         polled
     }

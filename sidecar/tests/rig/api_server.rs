@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,6 +59,8 @@ pub(crate) struct Seen {
     pub(crate) head: String,
     /// The body, chunks as they came.
     pub(crate) body: Vec<u8>,
+    /// Which connection it came on, from 0.
+    pub(crate) connection: usize,
 }
 
 impl Seen {
@@ -69,6 +72,7 @@ impl Seen {
 }
 
 struct Shared {
+    acceptor: Mutex<TlsAcceptor>,
     seen: Mutex<Vec<Seen>>,
     mint: Mutex<Answer>,
     call: Mutex<Answer>,
@@ -91,6 +95,7 @@ impl ApiServer {
         let (ca_pem, acceptor) = certificates();
         let (closed, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
+            acceptor: Mutex::new(acceptor),
             seen: Mutex::default(),
             mint: Mutex::new(Answer::minted()),
             call: Mutex::new(Answer::json("200 OK", "", "{}")),
@@ -98,9 +103,9 @@ impl ApiServer {
         });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
-            loop {
+            for number in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(connection(stream, acceptor.clone(), Arc::clone(&serving)));
+                tokio::spawn(connection(stream, number, Arc::clone(&serving)));
             }
         });
         Self {
@@ -110,6 +115,13 @@ impl ApiServer {
             closed: tokio::sync::Mutex::new(receiver),
             task,
         }
+    }
+
+    /// Shows a certificate of a new CA on new connections from now on; gives that CA.
+    pub(crate) fn renew(&self) -> String {
+        let (ca_pem, acceptor) = certificates();
+        *self.shared.acceptor.lock().unwrap() = acceptor;
+        ca_pem
     }
 
     /// Answers mints like this from now on.
@@ -134,6 +146,13 @@ impl ApiServer {
             .collect()
     }
 
+    /// Waits until a call has arrived.
+    pub(crate) async fn seen_call(&self) {
+        while self.seen_calls().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Mints that arrived.
     pub(crate) fn seen_mints(&self) -> Vec<Seen> {
         self.shared
@@ -146,7 +165,7 @@ impl ApiServer {
             .collect()
     }
 
-    /// Waits until a connection with a silent or streaming answer was closed by the sidecar.
+    /// Waits until the sidecar has closed one more connection.
     pub(crate) async fn connection_closed(&self) {
         self.closed.lock().await.recv().await.unwrap();
     }
@@ -165,7 +184,10 @@ fn certificates() -> (String, TlsAcceptor) {
     let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
     let key = KeyPair::generate().unwrap();
     let mut leaf = CertificateParams::default();
-    leaf.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    leaf.subject_alt_names = vec![
+        SanType::IpAddress([127, 0, 0, 1].into()),
+        SanType::DnsName("localhost".try_into().unwrap()),
+    ];
     let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config =
@@ -173,11 +195,12 @@ fn certificates() -> (String, TlsAcceptor) {
     (ca_pem, TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
+    let acceptor = shared.acceptor.lock().unwrap().clone();
     let Ok(mut stream) = acceptor.accept(stream).await else {
         return;
     };
-    while let Some(seen) = request(&mut stream).await {
+    while let Some(seen) = request(&mut stream, number).await {
         let answer = if seen.is_mint() {
             &shared.mint
         } else {
@@ -190,7 +213,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
             Answer::Last(bytes) => {
                 stream.write_all(&bytes).await.unwrap_or_default();
                 stream.shutdown().await.unwrap_or_default();
-                return;
+                break;
             }
             Answer::Silence => break,
             Answer::Echo(bytes) => return echo(stream, &bytes).await,
@@ -202,7 +225,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     shared.closed.send(()).unwrap_or_default();
 }
 
-async fn request(stream: &mut TlsStream<TcpStream>) -> Option<Seen> {
+async fn request(stream: &mut TlsStream<TcpStream>, connection: usize) -> Option<Seen> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         bytes.push(stream.read_u8().await.ok()?);
@@ -218,7 +241,11 @@ async fn request(stream: &mut TlsStream<TcpStream>) -> Option<Seen> {
             body.push(stream.read_u8().await.ok()?);
         }
     }
-    Some(Seen { head, body })
+    Some(Seen {
+        head,
+        body,
+        connection,
+    })
 }
 
 async fn echo(mut stream: TlsStream<TcpStream>, bytes: &[u8]) {

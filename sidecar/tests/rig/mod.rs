@@ -49,7 +49,7 @@ impl Rig {
         Self::with(&[]).await
     }
 
-    /// `knobs` are added to what a pod gives.
+    /// `knobs` are added to what a pod gives; `{port}` is that of the stand-in.
     pub(crate) async fn with(knobs: &[(&'static str, &str)]) -> Self {
         let api = ApiServer::start().await;
         let folder = TempDir::new().unwrap();
@@ -73,10 +73,11 @@ impl Rig {
             ("port", "0".to_owned()),
             ("admin-port", "0".to_owned()),
         ];
+        let port = api.address.port().to_string();
         flags.extend(
             knobs
                 .iter()
-                .map(|(knob, value)| (*knob, (*value).to_owned())),
+                .map(|(knob, value)| (*knob, value.replace("{port}", &port))),
         );
         let config = Config::read(flags, []).unwrap();
         let (stop, watch) = drain::channel();
