@@ -158,6 +158,8 @@ fn parse_lines(text: &str) -> anyhow::Result<Vec<AuditEvent>> {
 pub struct AuditLog {
     path: PathBuf,
     file: File,
+    /// Where the first line begins that is looked at.
+    start: u64,
     /// What was read since the last newline.
     rest: Vec<u8>,
     seen: Vec<AuditEvent>,
@@ -177,9 +179,11 @@ impl AuditLog {
         file.by_ref().take(64 * 1024).read_to_end(&mut before)?;
         let complete = before.iter().rposition(|&byte| byte == b'\n');
         let rest = before.split_off(complete.map_or(0, |newline| newline + 1));
+        let start = file.stream_position()? - rest.len() as u64;
         Ok(Self {
             path: path.to_owned(),
             file,
+            start,
             rest,
             seen: Vec::new(),
         })
@@ -199,6 +203,17 @@ impl AuditLog {
             self.seen.extend(new);
         }
         Ok(&self.seen)
+    }
+
+    /// Copies what the API server wrote since the log was opened, as it wrote it.
+    ///
+    /// # Errors
+    /// The log cannot be read, or the copy not be written.
+    pub fn copy_to(&self, copy: &Path) -> anyhow::Result<()> {
+        let mut log = File::open(&self.path)?;
+        log.seek(SeekFrom::Start(self.start))?;
+        std::io::copy(&mut log, &mut File::create(copy)?)?;
+        Ok(())
     }
 
     /// Waits for the first event that `fits`, and returns it.
@@ -268,6 +283,10 @@ mod tests {
             .map(|event| event.audit_id.clone())
             .collect();
         assert_eq!(ids, ["half", "new"]);
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        log.copy_to(copy.path()).unwrap();
+        let copied = std::fs::read_to_string(copy.path()).unwrap();
+        assert_eq!(copied, format!("{half}\n{new}\n{{"));
     }
 
     #[test]

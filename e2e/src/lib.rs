@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod namespace;
 pub mod node;
 pub mod process;
+pub mod program;
 pub mod records;
 pub mod scan;
 pub mod spy;

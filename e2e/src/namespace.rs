@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -212,6 +212,18 @@ impl TestNamespace {
             .with_context(|| format!("no token for {account}"))?;
         let status = answer.status.context("a TokenRequest without a status")?;
         Ok(Token::parse(&status.token)?)
+    }
+
+    /// The CA of the API server, as the cluster publishes it here.
+    ///
+    /// # Errors
+    /// It is not published.
+    pub async fn ca_pem(&self) -> anyhow::Result<String> {
+        const NAME: &str = "kube-root-ca.crt";
+        let published = wait::until(self.api::<ConfigMap>(), NAME, "the CA", |map| map.is_some());
+        let data = published.await?.and_then(|map| map.data);
+        data.and_then(|mut data| data.remove("ca.crt"))
+            .with_context(|| format!("no CA in {NAME}"))
     }
 
     /// The cluster's client.

@@ -2,25 +2,25 @@
 //! tokens that it used, and everything that it wrote. It works for a pod that exists, with a token bound to that pod.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{PipeReader, Read as _};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::json;
-use tempfile::TempDir;
 use tollgate_shared::secret::Token;
-use tollgate_shared::tls;
 
 use crate::agent::{AGENT, Agent, AgentPod};
 use crate::namespace::TestNamespace;
-use crate::spy::Spy;
+use crate::program::program;
+use crate::spy::{Seen, Spy};
+
+mod volumes;
+
+use volumes::Volumes;
 
 /// Longest wait for the process to be ready.
 const START: Duration = Duration::from_secs(60);
@@ -29,28 +29,57 @@ const START: Duration = Duration::from_secs(60);
 pub struct Process {
     /// The pod that it works for; it never runs.
     pub pod: Agent,
-    /// What it sends to the API server.
-    pub spy: Spy,
     /// Its records, to be read by the test.
     pub stdout: PipeReader,
     /// The local token of the agent.
     pub local_token: Token,
     /// The token that it mints with.
     pub bootstrap: Token,
+    spy: Option<Spy>,
     client: kube::Client,
-    admin: kube::Client,
-    child: Child,
-    stderr: Collected,
+    running: Running,
+    /// What a successor is started with.
+    arguments: Vec<OsString>,
     /// Removed with the process.
     volumes: Volumes,
 }
 
+/// A process that is ready.
+struct Running {
+    child: Child,
+    stderr: Collected,
+    admin: kube::Client,
+}
+
 impl Process {
-    /// Starts a sidecar with these further flags for a pod of a managed namespace, and waits until it is ready.
+    /// Starts a sidecar with these further flags for a pod of a managed namespace, and waits until it is ready. A spy stands
+    /// between it and the API server.
     ///
     /// # Errors
     /// It does not become ready; the message holds its log.
     pub async fn start(namespace: &TestNamespace, flags: &[&str]) -> anyhow::Result<Self> {
+        let spy = Spy::start(namespace.cluster.client_as(None)?).await?;
+        let (url, ca_pem) = (spy.url.clone(), spy.ca_pem.clone());
+        Self::start_at(namespace, flags, &url, &ca_pem, Some(spy)).await
+    }
+
+    /// The same without a spy, for many calls.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_unseen(namespace: &TestNamespace, flags: &[&str]) -> anyhow::Result<Self> {
+        let url = namespace.cluster.connection.cluster_url.to_string();
+        let ca_pem = namespace.ca_pem().await?;
+        Self::start_at(namespace, flags, &url, &ca_pem, None).await
+    }
+
+    async fn start_at(
+        namespace: &TestNamespace,
+        flags: &[&str],
+        url: &str,
+        ca_pem: &str,
+        spy: Option<Spy>,
+    ) -> anyhow::Result<Self> {
         // No scheduler takes it, so no kubelet removes it.
         let pod = AgentPod::new("process", &namespace.cluster.config.agent_image)
             .spec("schedulerName", json!("nobody"))
@@ -58,58 +87,60 @@ impl Process {
             .await?;
         let object = pod.pod().await?;
         let bootstrap = namespace.token("default", Some(&object)).await?;
-        let spy = Spy::start(namespace.cluster.client_as(None)?).await?;
-        let volumes = Volumes::new(&bootstrap, &spy.ca_pem)?;
-        let admin_port = free_port()?;
+        let volumes = Volumes::new(&bootstrap, ca_pem)?;
         let uid = object.metadata.uid.context("a pod without a UID")?;
-        let (stdout, writer) = std::io::pipe()?;
-        let mut child = Command::new(program()?)
-            .arg("run")
-            .args([
-                "--port",
-                "0",
-                "--admin-port",
-                &admin_port.to_string(),
-                "--containers",
-                AGENT,
-            ])
-            .args([
-                "--namespace",
-                &namespace.name,
-                "--pod-name",
-                &pod.name,
-                "--pod-uid",
-                &uid,
-            ])
-            .args(["--pod-service-account", "default", "--api-server", &spy.url])
-            .args(volumes.flags())
-            .args(flags)
-            .env_clear()
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start the sidecar")?;
-        let stderr = collect(&mut child);
-        let url = format!("http://127.0.0.1:{admin_port}").parse()?;
-        let admin = kube::Client::try_from(kube::Config::new(url))?;
-        if let Err(error) = ready(&mut child, &admin).await {
-            drop(child.kill());
-            bail!("{error}; the sidecar wrote:\n{}", text(&stderr));
-        }
+        let own = [
+            ("--port", "0"),
+            ("--containers", AGENT),
+            ("--namespace", &namespace.name),
+            ("--pod-name", &pod.name),
+            ("--pod-uid", &uid),
+            ("--pod-service-account", "default"),
+            ("--api-server", url),
+        ];
+        let own = own.into_iter().flat_map(|(flag, value)| [flag, value]);
+        let given = own.chain(flags.iter().copied()).map(OsString::from);
+        let arguments: Vec<_> = given.chain(volumes.flags()).collect();
+        let (running, stdout) = run(&arguments).await?;
         let local_token = volumes.local_token()?;
         let client = volumes.client(&local_token)?;
         Ok(Self {
             pod,
-            spy,
             stdout,
             local_token,
             bootstrap,
+            spy,
             client,
-            admin,
-            child,
-            stderr,
+            running,
+            arguments,
             volumes,
         })
+    }
+
+    /// Kills the process as the kernel does when memory is short, and starts a successor on the same volumes. From here on
+    /// [`Self::stdout`] is the successor's; what the one before wrote ends with it.
+    ///
+    /// # Errors
+    /// The successor does not become ready; the message holds its log.
+    pub async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+        self.running.child.kill()?;
+        self.running.child.wait()?;
+        (self.running, self.stdout) = run(&self.arguments).await?;
+        self.local_token = self.volumes.local_token()?;
+        self.client = self.volumes.client(&self.local_token)?;
+        Ok(())
+    }
+
+    /// What went through the spy so far; nothing where there is none.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.spy.as_ref().map(Spy::seen).unwrap_or_default()
+    }
+
+    /// A client as the agent makes it from its files.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
     }
 
     /// Makes a call as the agent.
@@ -143,6 +174,7 @@ impl Process {
     /// There was no answer, or no text.
     pub async fn admin(&self, path: &str) -> anyhow::Result<String> {
         let answer = self
+            .running
             .admin
             .send(Request::get(path).body(Body::empty())?)
             .await?;
@@ -155,11 +187,11 @@ impl Process {
     /// # Errors
     /// It cannot be waited for.
     pub fn end(&mut self) -> anyhow::Result<String> {
-        let pid = self.child.id().to_string();
+        let pid = self.running.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status()?;
         anyhow::ensure!(told.success(), "the sidecar has ended already");
-        self.child.wait()?;
-        Ok(text(&self.stderr))
+        self.running.child.wait()?;
+        Ok(text(&self.running.stderr))
     }
 }
 
@@ -171,105 +203,43 @@ impl std::fmt::Debug for Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Builds the program once and says where it is: cargo knows, whatever the target directory is.
-fn program() -> anyhow::Result<PathBuf> {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = PROGRAM.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.clone().map_err(anyhow::Error::msg)
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    let output = Command::new("cargo")
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "tollgate-sidecar",
-            "--bin",
-            "tollgate-sidecar",
-        ])
-        .args(["--message-format", "json-render-diagnostics"])
-        .output()
-        .context("cannot run cargo")?;
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let mut executables = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(PathBuf::from(message.get("executable")?.as_str()?))
-    });
-    let built = executables.next_back();
-    built.with_context(|| {
-        format!(
-            "cannot build the sidecar: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
+/// Starts the program and waits until it is ready.
+async fn run(arguments: &[OsString]) -> anyhow::Result<(Running, PipeReader)> {
+    let admin_port = free_port()?;
+    let (stdout, writer) = std::io::pipe()?;
+    let mut child = Command::new(program()?)
+        .args(["run", "--admin-port", &admin_port.to_string()])
+        .args(arguments)
+        .env_clear()
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the sidecar")?;
+    let stderr = collect(&mut child);
+    let url = format!("http://127.0.0.1:{admin_port}").parse()?;
+    let admin = kube::Client::try_from(kube::Config::new(url))?;
+    let mut running = Running {
+        child,
+        stderr,
+        admin,
+    };
+    match ready(&mut running.child, &running.admin).await {
+        Ok(()) => Ok((running, stdout)),
+        Err(error) => bail!("{error}; the sidecar wrote:\n{}", text(&running.stderr)),
+    }
 }
 
 fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())
-}
-
-/// The folders that a pod's volumes would be.
-struct Volumes(TempDir);
-
-impl Volumes {
-    fn new(bootstrap: &Token, ca_pem: &str) -> anyhow::Result<Self> {
-        let volumes = tempfile::tempdir()?;
-        for name in ["bootstrap", "agent", "state"] {
-            fs::create_dir(volumes.path().join(name))?;
-        }
-        fs::write(volumes.path().join("bootstrap/token"), bootstrap.expose())?;
-        fs::write(volumes.path().join("bootstrap/ca.crt"), ca_pem)?;
-        Ok(Self(volumes))
-    }
-
-    fn flags(&self) -> Vec<OsString> {
-        let flag = |name: &str| {
-            [
-                format!("--{name}-dir").into(),
-                self.0.path().join(name).into(),
-            ]
-        };
-        ["bootstrap", "agent", "state"]
-            .into_iter()
-            .flat_map(flag)
-            .collect()
-    }
-
-    fn files(&self) -> PathBuf {
-        self.0.path().join("agent").join(AGENT)
-    }
-
-    fn local_token(&self) -> anyhow::Result<Token> {
-        Ok(Token::parse(&fs::read_to_string(
-            self.files().join("token"),
-        )?)?)
-    }
-
-    /// A client as an agent makes it from its files, but with this token.
-    fn client(&self, token: &Token) -> anyhow::Result<kube::Client> {
-        let kubeconfig = fs::read_to_string(self.files().join("kubeconfig"))?;
-        let server = kubeconfig
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("server: "));
-        let mut config =
-            kube::Config::new(server.context("a kubeconfig without a server")?.parse()?);
-        let roots = tls::certificates(&fs::read(self.files().join("ca.crt"))?, "the sidecar's CA")?;
-        config.root_cert = Some(roots.into_iter().map(|root| root.to_vec()).collect());
-        config.headers.push((AUTHORIZATION, token.bearer()));
-        config.default_retry = false;
-        Ok(kube::Client::try_from(config)?)
-    }
 }
 
 /// Standard error so far.

@@ -66,7 +66,7 @@ async fn each_token_is_used_once_and_written_nowhere() -> anyhow::Result<()> {
             .insert(AUTHORIZATION, process.bootstrap.bearer());
         assert_eq!(process.call(both).await?.status(), 400);
 
-        let seen = process.spy.seen();
+        let seen = process.seen();
         let (mints, calls): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(is_mint);
         assert_eq!(calls.len(), 4, "{calls:?}");
         let used: BTreeSet<_> = calls.iter().map(|call| &call.bearer).collect();
@@ -122,9 +122,9 @@ async fn without_a_token_nothing_is_forwarded() -> anyhow::Result<()> {
             pod.is_none()
         })
         .await?;
-        let before = process.spy.seen().len();
+        let before = process.seen().len();
         assert_eq!(process.get(&configmaps).await?, 503);
-        let seen = process.spy.seen();
+        let seen = process.seen();
         let since: Vec<_> = seen.iter().skip(before).collect();
         assert!(
             since.iter().all(is_mint) && since.iter().all(|mint| mint.minted.is_none()),
@@ -160,7 +160,7 @@ async fn without_a_record_nothing_is_forwarded() -> anyhow::Result<()> {
             filled += 1;
             assert!(filled < 1000, "the pipe never fills");
         }
-        let before = process.spy.seen().len();
+        let before = process.seen().len();
         let refused = (0..100).map(|number| {
             let path = format!("{configmaps}/refused-{number}");
             let process = &process;
@@ -168,7 +168,7 @@ async fn without_a_record_nothing_is_forwarded() -> anyhow::Result<()> {
         });
         let codes = futures_util::future::try_join_all(refused).await?;
         assert!(codes.iter().all(|code| *code == 503), "{codes:?}");
-        let seen = process.spy.seen();
+        let seen = process.seen();
         let since: Vec<_> = seen.iter().skip(before).map(|seen| &seen.line).collect();
         assert!(since.is_empty(), "{since:?}");
 
