@@ -52,7 +52,7 @@ reasons! {
     BadAnnotation = "bad-annotation",
     /// A container or volume has a name that is reserved for ours.
     ReservedName = "reserved-name",
-    /// A container mounts one of our volumes.
+    /// A container mounts one of our volumes, or reads variables from it.
     ReservedVolume = "reserved-volume",
     /// A container mounts something where the agent's files go.
     ReservedPath = "reserved-path",

@@ -135,14 +135,12 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
         );
         return Err(Denial::new(Reason::DebugSidecar, message));
     }
-    for mount in container.mounts()? {
-        if RESERVED_VOLUMES.contains(&mount.volume) {
-            let message = format!(
-                "ephemeral container {name} mounts {}, which is the sidecar's",
-                mount.volume
-            );
-            return Err(Denial::new(Reason::ReservedVolume, message));
-        }
+    let mounted = container.mounts()?.into_iter().map(|mount| mount.volume);
+    let mut volumes = mounted.chain(container.variable_volumes()?);
+    if let Some(volume) = volumes.find(|volume| RESERVED_VOLUMES.contains(volume)) {
+        let message =
+            format!("ephemeral container {name} reads {volume}, which is the sidecar's");
+        return Err(Denial::new(Reason::ReservedVolume, message));
     }
     if assign_uid {
         refuse_uid(container.value, &format!("ephemeral container {name}"))?;

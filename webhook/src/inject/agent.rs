@@ -42,7 +42,7 @@ impl Agent<'_> {
 
     fn mounts(&self, changes: &mut Changes) -> Result<(), Denial> {
         let (name, path) = (self.container.name, &self.container.path);
-        self.refuse_devices()?;
+        self.refuse_other_ways()?;
         let mounts = self.container.mounts()?;
         let mut strip = Vec::new();
         let mut has_ours = false;
@@ -89,7 +89,12 @@ impl Agent<'_> {
         Ok(())
     }
 
-    fn refuse_devices(&self) -> Result<(), Denial> {
+    /// Refuses our volumes where they are reached without a mount.
+    fn refuse_other_ways(&self) -> Result<(), Denial> {
+        let mut read = self.container.variable_volumes()?.into_iter();
+        if let Some(volume) = read.find(|volume| RESERVED_VOLUMES.contains(volume)) {
+            return Err(self.reserved(volume));
+        }
         for device in list(self.container.value, "volumeDevices")?.items {
             let volume = text(device, "name")?.unwrap_or_default();
             if RESERVED_VOLUMES.contains(&volume) {
@@ -102,7 +107,7 @@ impl Agent<'_> {
     fn reserved(&self, volume: &str) -> Denial {
         let name = self.container.name;
         let message =
-            format!("container {name} mounts {volume}, which is the sidecar's; remove the mount");
+            format!("container {name} reads {volume}, which is the sidecar's; remove what names it");
         Denial::new(Reason::ReservedVolume, message)
     }
 

@@ -60,6 +60,18 @@ pub(crate) fn container<'a>(
             return Ok(Some(field));
         }
     }
+    for (pointer, field) in [
+        ("/livenessProbe/httpGet/host", "livenessProbe"),
+        ("/livenessProbe/httpGet/httpHeaders", "livenessProbe"),
+        ("/resources/claims", "resources"),
+    ] {
+        if !is_empty(value.pointer(pointer)) {
+            return Ok(Some(field));
+        }
+    }
+    if let Some(field) = shows_more(value)? {
+        return Ok(Some(field));
+    }
     if loosens(value)? {
         return Ok(Some("securityContext"));
     }
@@ -98,6 +110,21 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
+/// The field by which a file or the output of the sidecar would be shown in the pod's status: a message's path may be that of
+/// any file that it writes.
+fn shows_more(container: &Value) -> Result<Option<&'static str>, Denial> {
+    for (field, default) in [
+        ("terminationMessagePath", "/dev/termination-log"),
+        ("terminationMessagePolicy", "File"),
+    ] {
+        let value = text(container, field)?.unwrap_or_default();
+        if !value.is_empty() && value != default {
+            return Ok(Some(field));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether the security context has, beside what we wrote, something that takes protection away.
 fn loosens(container: &Value) -> Result<bool, Denial> {
     let Some(context) = object(container, "securityContext")? else {
@@ -124,7 +151,8 @@ fn opens_host_port(container: &Value) -> Result<bool, Denial> {
     Ok(false)
 }
 
-/// Our variables are all there with our values and no other of our prefix is; the sidecar reads no others.
+/// Our variables are all there with our values and no other of our prefix is. Of others the sidecar reads the API server's
+/// address alone, which platforms may change to a name of theirs: a false one fails against the CA in the bootstrap volume.
 fn same_environment(actual: &Value, wanted: &Value) -> Result<bool, Denial> {
     let ours = |entry: &&Value| {
         let name = entry.get("name").and_then(Value::as_str);

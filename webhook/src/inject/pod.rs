@@ -111,6 +111,21 @@ impl<'a> Container<'a> {
             .map(read)
             .collect()
     }
+
+    /// Names of the volumes whose files its variables are read from (`fileKeyRef`, since Kubernetes 1.34): the kubelet reads
+    /// them on the node, whether or not the container mounts the volume (`pkg/kubelet/kubelet_pods.go`).
+    pub(crate) fn variable_volumes(&self) -> Result<Vec<&'a str>, Denial> {
+        let mut volumes = Vec::new();
+        for entry in list(self.value, "env")?.items {
+            let Some(source) = object(entry, "valueFrom")? else {
+                continue;
+            };
+            if let Some(file) = object(source, "fileKeyRef")? {
+                volumes.extend(text(file, "volumeName")?);
+            }
+        }
+        Ok(volumes)
+    }
 }
 
 /// A pod.

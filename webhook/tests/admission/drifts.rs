@@ -55,6 +55,11 @@ add /restartPolicyRules [{"action": "RestartAllContainers"}]
 add /tty true
 add /stdin true
 add /workingDir "/x"
+replace /terminationMessagePath "/var/run/tollgate/state/ca.key"
+replace /terminationMessagePolicy "FallbackToLogsOnError"
+add /livenessProbe/httpGet/host "10.0.0.1"
+add /livenessProbe/httpGet/httpHeaders [{"name": "a", "value": "b"}]
+add /resources/claims [{"name": "gpu"}]
 "#;
 
 /// Harm to what belongs to it, and the denial.
@@ -74,6 +79,7 @@ add /spec/containers/- {"name": "late", "image": "i"}
 const BENIGN: &str = r#"
 replace /imagePullPolicy "Always"
 add /env/- {"name": "AWS_REGION", "value": "x"}
+add /env/- {"name": "KUBERNETES_SERVICE_HOST", "value": "api.example"}
 add /env/0/valueFrom/fieldRef/fromTheFuture 1
 add /volumeMounts/- {"name": "aws", "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount"}
 replace /resources/requests/cpu "1"

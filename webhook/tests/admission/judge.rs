@@ -34,6 +34,13 @@ pub(crate) fn leaks(pod: &Value, allowed_audiences: &[&str]) -> Vec<String> {
         if container["securityContext"]["privileged"] == json!(true) {
             leaks.push(format!("{} is privileged", container["name"]));
         }
+        for entry in items(container, "env") {
+            let read = &entry["valueFrom"]["fileKeyRef"]["volumeName"];
+            let mut names = items(spec, "volumes").filter_map(|volume| volume["name"].as_str());
+            if names.any(|name| read == name && name.starts_with("tollgate-")) {
+                leaks.push(format!("{} reads {read}", container["name"]));
+            }
+        }
         for mount in items(container, "volumeMounts") {
             let volume = items(spec, "volumes").find(|volume| volume["name"] == mount["name"]);
             let own_files = mount["name"] == "tollgate-agent"

@@ -107,6 +107,8 @@ fn container(name: &'static str) -> BoxedStrategy<Value> {
         json!({"name": "no_proxy"}),
         json!({"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"}),
         json!({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+        json!({"name": "Y", "valueFrom": {"fileKeyRef": {"volumeName": "own", "path": "f", "key": "K"}}}),
+        json!({"name": "Z", "valueFrom": {"fileKeyRef": {"volumeName": "tollgate-agent", "path": "f", "key": "K"}}}),
     ]);
     let security = one_of(vec![
         json!({"privileged": true}),
