@@ -84,6 +84,16 @@ impl Cluster {
         }
     }
 
+    /// The API server's minor version: 37 of 1.37.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn minor(&self) -> anyhow::Result<u32> {
+        let version = self.client.apiserver_version().await?;
+        let minor = version.minor.trim_end_matches('+').parse();
+        minor.with_context(|| format!("no minor version: {}", version.minor))
+    }
+
     /// Whom the API server takes the bearer of `token` for, if it accepts the token at all.
     ///
     /// # Errors

@@ -138,8 +138,7 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
     let mounted = container.mounts()?.into_iter().map(|mount| mount.volume);
     let mut volumes = mounted.chain(container.variable_volumes()?);
     if let Some(volume) = volumes.find(|volume| RESERVED_VOLUMES.contains(volume)) {
-        let message =
-            format!("ephemeral container {name} reads {volume}, which is the sidecar's");
+        let message = format!("ephemeral container {name} reads {volume}, which is the sidecar's");
         return Err(Denial::new(Reason::ReservedVolume, message));
     }
     if assign_uid {
@@ -148,7 +147,14 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
     Ok(())
 }
 
-/// The sidecar's resources may grow, not shrink.
+fn volume<'a>(pod: &Pod<'a>, name: &str) -> Option<&'a Value> {
+    let mut volumes = pod.volumes.iter();
+    let found = volumes.find(|volume| volume.name == name);
+    found.map(|volume| volume.value)
+}
+
+/// The sidecar's resources may grow, not shrink; its volumes stay (a resize may change the size of memory volumes in
+/// Kubernetes 1.37, behind a feature gate).
 fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Reason, Denial> {
     if context.injection.is_none() {
         return Ok(Reason::NotManaged);
@@ -157,6 +163,13 @@ fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Re
     let (Some(new), Some(was)) = (sidecar(&pod), sidecar(&old)) else {
         return Ok(Reason::NotApplicable);
     };
+    if let Some(name) = RESERVED_VOLUMES
+        .into_iter()
+        .find(|name| volume(&pod, name) != volume(&old, name))
+    {
+        let message = format!("the resize changes volume {name}, which is the sidecar's");
+        return Err(Denial::new(Reason::SidecarResize, message));
+    }
     let resources = |container: &Container<'_>| {
         container
             .value

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use tollgate_shared::contract::{
-    GROUP, Injection, NAMESPACE_LABEL, POD_LABEL, SYSTEM_NAMESPACE, WEBHOOK_NAME,
+    CONTAINER, GROUP, Injection, NAMESPACE_LABEL, POD_LABEL, RESERVED_VOLUMES, SYSTEM_NAMESPACE,
+    WEBHOOK_NAME,
 };
 
-use crate::files::{base, list};
+use crate::files::{base, list, text};
 
 #[test]
 fn webhooks_tell_the_label_by_the_path_and_never_match_system_namespaces() {
@@ -37,17 +38,25 @@ fn webhooks_tell_the_label_by_the_path_and_never_match_system_namespaces() {
                     ],
                 })
             );
+            let opt_in = *level == Injection::OptIn.as_str();
             let only_asking = json!({"matchExpressions": [
                 {"key": POD_LABEL, "operator": "Exists"},
                 {"key": POD_LABEL, "operator": "NotIn", "values": ["false"]},
             ]});
             let all = json!({});
-            let selector = if *level == Injection::OptIn.as_str() {
+            let selector = if opt_in && verb == "mutate" {
                 &only_asking
             } else {
                 &all
             };
             assert_eq!(&webhook["objectSelector"], selector, "{level}");
+            let conditions = webhook["matchConditions"].as_array();
+            let conditions = conditions.map(Vec::as_slice).unwrap_or_default();
+            if opt_in && verb == "validate" {
+                only_asking_or_ours(conditions);
+            } else {
+                assert_eq!(conditions, [] as [Value; 0], "{level}");
+            }
             for (key, value) in [
                 ("failurePolicy", json!("Fail")),
                 ("matchPolicy", json!("Equivalent")),
@@ -59,6 +68,21 @@ fn webhooks_tell_the_label_by_the_path_and_never_match_system_namespaces() {
             }
             rules(webhook, verb == "mutate");
         }
+    }
+}
+
+/// In an opt-in namespace the final pod is judged that asks, or has a container or a volume of ours.
+fn only_asking_or_ours(conditions: &[Value]) {
+    let [condition] = conditions else {
+        panic!("{conditions:?}")
+    };
+    let expression = text(&condition["expression"]);
+    let names = [POD_LABEL, CONTAINER].into_iter().chain(RESERVED_VOLUMES);
+    for name in names {
+        assert!(
+            expression.contains(&format!("'{name}'")),
+            "{name}: {expression}"
+        );
     }
 }
 

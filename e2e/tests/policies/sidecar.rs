@@ -77,6 +77,11 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
 
         let volume = |name: &str| json!({"name": "d", "image": "i", "volumeMounts": [{"name": name, "mountPath": "/x"}]});
         let reserved = Want::Refused("reserved-volume");
+        // Older API servers do not know the field, and drop it.
+        let by_file = match namespace.cluster.minor().await? {
+            ..35 => Want::Success,
+            _ => reserved,
+        };
         for (what, container, wanted) in [
             ("plain", json!({"name": "d", "image": "i"}), Want::Success),
             ("aimed at the agent", json!({"name": "d", "image": "i", "targetContainerName": "agent"}), Want::Success),
@@ -88,6 +93,13 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
             ("with the bootstrap token", volume("tollgate-bootstrap"), reserved),
             ("with the agents' files", volume("tollgate-agent"), reserved),
             ("with the sidecar's state", volume("tollgate-state"), reserved),
+            (
+                "with a variable from the agents' files",
+                json!({"name": "d", "image": "i", "env": [{"name": "X", "valueFrom": {
+                    "fileKeyRef": {"volumeName": "tollgate-agent", "path": "agent/token", "key": "K"},
+                }}]}),
+                by_file,
+            ),
             (
                 "with our uid",
                 json!({"name": "d", "image": "i", "securityContext": {"runAsUser": 64430}}),
@@ -149,13 +161,19 @@ async fn updates_leave_the_sidecar_and_its_marks_alone() -> anyhow::Result<()> {
                 dry_run: true,
                 ..PatchParams::default()
             };
+            let pods = namespace.pods();
+            let change = Patch::Strategic(patch.clone());
             want(&patch.to_string(), wanted, async || {
-                namespace
-                    .pods()
-                    .patch("p", &params, &Patch::Strategic(patch.clone()))
-                    .await
+                pods.patch("p", &params, &change).await
             })
             .await?;
+            // An update of the status changes labels and annotations as well, and nothing of the spec.
+            if patch.get("metadata").is_some() {
+                want(&format!("status: {patch}"), wanted, async || {
+                    pods.patch_status("p", &params, &change).await
+                })
+                .await?;
+            }
         }
         Ok(())
     })

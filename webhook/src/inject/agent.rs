@@ -106,8 +106,9 @@ impl Agent<'_> {
 
     fn reserved(&self, volume: &str) -> Denial {
         let name = self.container.name;
-        let message =
-            format!("container {name} reads {volume}, which is the sidecar's; remove what names it");
+        let message = format!(
+            "container {name} reads {volume}, which is the sidecar's; remove what names it"
+        );
         Denial::new(Reason::ReservedVolume, message)
     }
 

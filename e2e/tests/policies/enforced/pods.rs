@@ -1,6 +1,8 @@
 //! Pods of an enforced namespace are injected or token-free: a copy of the policy, with a parameter of its own.
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 
@@ -36,10 +38,57 @@ fn large() -> anyhow::Result<Pod> {
     let mounts: Vec<Value> = (0..100)
         .map(|n| json!({"name": format!("v{n}"), "mountPath": format!("/x/{n}")}))
         .collect();
+    let env: Vec<Value> = (0..250)
+        .map(|n| json!({"name": format!("E{n}"), "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}))
+        .collect();
     let containers: Vec<Value> = (0..100)
-        .map(|n| json!({"name": format!("c{n}"), "image": "i", "volumeMounts": mounts}))
+        .map(|n| json!({"name": format!("c{n}"), "image": "i", "volumeMounts": mounts, "env": env}))
         .collect();
     pod("p", json!({"containers": containers, "volumes": volumes}))
+}
+
+/// `pod` with more in its spec than the types of this suite know.
+fn with_new_fields(pod: &Pod, spec: Value) -> anyhow::Result<DynamicObject> {
+    let mut pod = serde_json::to_value(pod)?;
+    merge(&mut pod, json!({"spec": spec}));
+    Ok(serde_json::from_value(pod)?)
+}
+
+/// A pod with a certificate of this signer.
+fn with_certificate(signer: &str) -> anyhow::Result<DynamicObject> {
+    let certificate =
+        json!({"signerName": signer, "keyType": "ED25519", "credentialBundlePath": "bundle"});
+    let volume = json!({"name": "c", "projected": {"sources": [{"podCertificate": certificate}]}});
+    with_new_fields(&pod("p", json!({}))?, json!({"volumes": [volume]}))
+}
+
+/// Credentials that only newer API servers know; older ones drop the fields.
+fn newer_cases(minor: u32) -> anyhow::Result<Vec<(&'static str, DynamicObject, Want)>> {
+    let variable = json!([{"name": "X", "valueFrom": {
+        "fileKeyRef": {"volumeName": "tollgate-state", "path": "f", "key": "K"},
+    }}]);
+    let reads_state = json!({"containers": [{"name": "agent", "image": "agent", "env": variable}]});
+    let mut cases = Vec::new();
+    if minor >= 35 {
+        cases.push((
+            "a variable from our state",
+            with_new_fields(&injected_pod("p")?, reads_state)?,
+            Want::Refused("reserved-volume"),
+        ));
+    }
+    if minor >= 37 {
+        cases.push((
+            "a certificate for the API server",
+            with_certificate("kubernetes.io/kube-apiserver-client-pod")?,
+            Want::Refused("pod-certificate"),
+        ));
+        cases.push((
+            "a certificate for somebody else",
+            with_certificate("example.org/signer")?,
+            Want::Success,
+        ));
+    }
+    Ok(cases)
 }
 
 fn cases() -> anyhow::Result<Vec<(&'static str, Pod, Want)>> {
@@ -163,6 +212,12 @@ async fn pods_are_injected_or_token_free() -> anyhow::Result<()> {
     TestNamespace::run(None, async |namespace| {
         parameter(namespace, "https://api.example\n").await?;
         copy_policy(namespace, POLICY, BINDING).await?;
+        let kind = ApiResource::erase::<Pod>(&());
+        let pods: Api<DynamicObject> =
+            Api::namespaced_with(namespace.client(), &namespace.name, &kind);
+        for (what, pod, wanted) in newer_cases(namespace.cluster.minor().await?)? {
+            want(what, wanted, async || pods.create(&dry_run(), &pod).await).await?;
+        }
         for (what, pod, wanted) in cases()? {
             want(what, wanted, async || {
                 namespace.pods().create(&dry_run(), &pod).await
