@@ -75,12 +75,23 @@ pub fn server_config(
     Ok(config)
 }
 
+/// A certificate chain, leaf first, and the leaf's key, for a client to show.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// A client's configuration that trusts the certificates of a PEM bundle and nothing else. A certificate that rustls cannot
 /// use as a root is passed over as long as one remains, as Go does.
 ///
 /// # Errors
 /// [`TlsError`] for text that is no PEM, and for a bundle without a usable certificate.
 pub fn client_config(ca_bundle: &[u8], protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    client_config_with(roots(ca_bundle)?, None, protocols)
+}
+
+/// The certificates of a PEM bundle as what [`client_config_with`] trusts.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn roots(ca_bundle: &[u8]) -> Result<RootCertStore, TlsError> {
     let what = "bundle of CA certificates";
     let certificates = certificates(ca_bundle, what)?;
     let mut roots = RootCertStore::empty();
@@ -91,19 +102,39 @@ pub fn client_config(ca_bundle: &[u8], protocols: &[&[u8]]) -> Result<ClientConf
         }
     }
     match refused {
-        Some(source) if roots.is_empty() => return Err(TlsError::Unusable { what, source }),
-        _ => {}
+        Some(source) if roots.is_empty() => Err(TlsError::Unusable { what, source }),
+        _ => Ok(roots),
     }
+}
+
+/// A client's configuration that trusts these roots and, if it has an identity, shows it to servers that ask.
+///
+/// # Errors
+/// [`TlsError::Unusable`], also when key and leaf do not belong together.
+pub fn client_config_with(
+    roots: RootCertStore,
+    identity: Option<Identity>,
+    protocols: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
+    let unusable = |source| TlsError::Unusable {
+        what: "certificate and key of the client",
+        source,
+    };
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place that builds TLS configurations"
     )]
     let builder = ClientConfig::builder_with_provider(provider());
-    let mut config = builder
+    let builder = builder
         .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Unusable { what, source })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(unusable)?
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(unusable)?,
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)
 }
@@ -166,6 +197,22 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_client_shows_what_belongs_together() {
+        let ((_, cert, key), (_, _, other)) = (pair(), pair());
+        let identity = |key: &str| {
+            let chain = certificates(cert.as_bytes(), "chain").unwrap();
+            Some((chain, private_key(key.as_bytes(), "key").unwrap()))
+        };
+        let trusted = || roots(cert.as_bytes()).unwrap();
+        let config = client_config_with(trusted(), identity(&key), &[]).unwrap();
+        assert!(config.client_auth_cert_resolver.has_certs());
+        let error = client_config_with(trusted(), identity(&other), &[]).unwrap_err();
+        assert!(error.to_string().contains("client"), "{error}");
+        let config = client_config(cert.as_bytes(), &[]).unwrap();
+        assert!(!config.client_auth_cert_resolver.has_certs());
     }
 
     #[test]

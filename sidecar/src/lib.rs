@@ -11,6 +11,7 @@ pub mod credential;
 pub mod file;
 pub mod floor;
 pub mod headers;
+pub mod kubeconfig;
 pub mod local;
 pub mod metrics;
 pub mod mint;

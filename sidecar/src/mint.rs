@@ -64,15 +64,16 @@ impl Mint {
             message,
         })?;
         Ok(Self {
-            credential,
             path,
             body: Bytes::from(request_body(config).to_string()),
             limit: config.mint_timeout,
             asked: Asked {
                 target: format!("{namespace}/{account}"),
                 seconds: config.settings.token_ttl.seconds(),
+                origin: credential.origin,
             },
             skewed: AtomicBool::new(false),
+            credential,
         })
     }
 
@@ -91,11 +92,12 @@ impl Mint {
         upstream: &Upstream,
         audit_id: &HeaderValue,
     ) -> Result<Minted, Refusal> {
-        let shown = self.credential.get();
+        let shown = self.shown(self.credential.get().await)?;
         let minted = match self.ask(upstream, audit_id, &shown).await {
             // A refused request changed nothing.
             Err(refusal) if refusal.reason == Reason::MintCredentialRejected => {
-                let Some(shown) = self.credential.renew(&shown) else {
+                let renewed = self.credential.renew(&shown).await;
+                let Some(shown) = self.shown(renewed)? else {
                     return Err(refusal);
                 };
                 self.ask(upstream, audit_id, &shown).await?
@@ -104,6 +106,22 @@ impl Mint {
         };
         self.compare_clocks(minted.issued);
         Ok(minted)
+    }
+
+    /// A credential that could not be had refuses the call.
+    fn shown<T>(&self, shown: Result<T, String>) -> Result<T, Refusal> {
+        shown.map_err(|error| {
+            let message = format!(
+                "no token could be minted for {}: {error}",
+                self.asked.target
+            );
+            let refusal = Refusal {
+                retry_after: Some(5),
+                ..Refusal::new(Reason::MintFailed, message)
+            };
+            tracing::warn!(%refusal, "mint failed");
+            refusal
+        })
     }
 
     async fn ask(

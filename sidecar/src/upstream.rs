@@ -8,11 +8,12 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tollgate_shared::tls;
 
 use crate::body::CallBody;
@@ -44,7 +45,10 @@ pub enum UpstreamError {
 /// The API server.
 pub struct Upstream {
     authority: Authority,
-    ca: Fresh<ClientConfig>,
+    /// The name that its certificate must have, where that is not its host.
+    server_name: Option<ServerName<'static>>,
+    /// The cluster's CA, where somebody may replace it.
+    ca: Option<Fresh<ClientConfig>>,
     names: Names,
     current: Mutex<Current>,
 }
@@ -63,18 +67,36 @@ impl Upstream {
         let ca = Fresh::open(ca.to_owned(), |pem| {
             tls::client_config(pem.as_bytes(), &[]).map_err(|error| error.to_string())
         })?;
-        let names = Names::default();
         let (config, generation) = ca.get();
+        let mut upstream = Self::fixed(authority, None, &config);
+        upstream
+            .current
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .generation = generation;
+        upstream.ca = Some(ca);
+        Ok(upstream)
+    }
+
+    /// With certificates that stay.
+    #[must_use]
+    pub fn fixed(
+        authority: Authority,
+        server_name: Option<ServerName<'static>>,
+        config: &Arc<ClientConfig>,
+    ) -> Self {
+        let names = Names::default();
         let current = Mutex::new(Current {
-            generation,
-            client: client(&config, names.clone()),
+            generation: 0,
+            client: client(config, names.clone(), server_name.clone()),
         });
-        Ok(Self {
+        Self {
             authority,
-            ca,
+            server_name,
+            ca: None,
             names,
             current,
-        })
+        }
     }
 
     /// The absolute URI for the bytes that the agent sent as path and query.
@@ -108,19 +130,25 @@ impl Upstream {
 
     /// The client; a new one, with new connections, after the cluster's CA was replaced.
     fn client(&self) -> HyperClient {
-        let (config, generation) = self.ca.get();
+        let ca = self.ca.as_ref().map(Fresh::get);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.generation != generation {
+        if let Some((config, generation)) = ca
+            && current.generation != generation
+        {
             *current = Current {
                 generation,
-                client: client(&config, self.names.clone()),
+                client: client(&config, self.names.clone(), self.server_name.clone()),
             };
         }
         current.client.clone()
     }
 }
 
-fn client(config: &Arc<ClientConfig>, names: Names) -> HyperClient {
+fn client(
+    config: &Arc<ClientConfig>,
+    names: Names,
+    server_name: Option<ServerName<'static>>,
+) -> HyperClient {
     let mut tcp = HttpConnector::new_with_resolver(names);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -131,8 +159,12 @@ fn client(config: &Arc<ClientConfig>, names: Names) -> HyperClient {
     tcp.set_tcp_user_timeout(Some(SILENCE));
     let https = HttpsConnectorBuilder::new()
         .with_tls_config((**config).clone())
-        .https_only()
-        .enable_http1();
+        .https_only();
+    let https = match server_name {
+        Some(name) => https.with_server_name_resolver(FixedServerNameResolver::new(name)),
+        None => https,
+    };
+    let https = https.enable_http1();
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tollgate_shared::secret::Token;
 
 use super::Minted;
+use crate::credential::Origin;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::UpstreamError;
 
@@ -18,6 +19,8 @@ pub(super) struct Asked {
     pub(super) target: String,
     /// Life of the token.
     pub(super) seconds: u32,
+    /// With whose credential.
+    pub(super) origin: Origin,
 }
 
 #[derive(Deserialize)]
@@ -81,22 +84,17 @@ impl Asked {
             ),
             StatusCode::UNAUTHORIZED => (
                 Reason::MintCredentialRejected,
-                "the API server does not accept the bootstrap token (expired, or the pod or its service account was \
-                 replaced); if this lasts, delete the pod"
-                    .to_owned(),
+                self.origin.unauthorized().to_owned(),
                 Some(5),
             ),
             StatusCode::FORBIDDEN => (
                 Reason::MintForbidden,
-                format!(
-                    "the API server does not let this pod mint for {target}; check the label tollgate.dev/injection of the \
-                     namespace and its RoleBinding tollgate: {said}"
-                ),
+                format!("{}: {said}", self.origin.forbidden(target)),
                 Some(5),
             ),
             StatusCode::CONFLICT | StatusCode::NOT_FOUND => (
                 Reason::MintTargetGone,
-                format!("the pod or the service account {target} was deleted or replaced: {said}"),
+                format!("{}: {said}", self.origin.gone(target)),
                 None,
             ),
             _ => (
@@ -176,6 +174,7 @@ mod tests {
         Asked {
             target: "agents/default".to_owned(),
             seconds: 600,
+            origin: Origin::Pod,
         }
     }
 
