@@ -42,7 +42,7 @@ struct Given {
     read: bool,
 }
 
-/// Knobs by name (`token-ttl`), from flags and variables; a flag wins.
+/// Knobs by name (`token-ttl`), from flags, variables and perhaps a file; a flag wins.
 #[derive(Debug, Default)]
 pub struct Knobs {
     given: BTreeMap<String, Given>,
@@ -85,6 +85,34 @@ impl Knobs {
         Self {
             given,
             faults: Vec::new(),
+        }
+    }
+
+    /// Adds values from a file, `from` its name in faults; flags and variables win over them.
+    pub fn add_file(&mut self, from: &str, values: impl IntoIterator<Item = (String, String)>) {
+        for (knob, value) in values {
+            let from = format!("{from}: {knob}");
+            self.given.entry(knob).or_insert(Given {
+                from,
+                value,
+                read: false,
+            });
+        }
+    }
+
+    /// Whether the knob is set, if only to nothing.
+    #[must_use]
+    pub fn is_given(&self, knob: &str) -> bool {
+        self.given.contains_key(knob)
+    }
+
+    /// Adds a fault for each of these knobs that is set, and takes it for unset.
+    pub fn refuse(&mut self, knobs: &[&str], message: &str) {
+        for knob in knobs {
+            if self.is_given(knob) {
+                self.fault(knob, message);
+                self.given.remove(*knob);
+            }
         }
     }
 
@@ -250,6 +278,41 @@ mod tests {
             assert_eq!(knobs.parse::<u16>("port", 1), 1, "{name}");
             assert_eq!(knobs.finish(), Ok(()), "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_comes_last_and_its_unknown_keys_are_faults() {
+        let mut knobs = Knobs::new(
+            [("port", "2".to_owned())],
+            variables(&[("TOLLGATE_MINT", "ahead")]),
+        );
+        let file = [
+            ("port", "1"),
+            ("mint", "x"),
+            ("token-ttl", "15m"),
+            ("tokn-ttl", "1"),
+        ];
+        let file = file.map(|(knob, value)| (knob.to_owned(), value.to_owned()));
+        knobs.add_file("FILE", file);
+        assert_eq!(knobs.parse::<u16>("port", 0), 2);
+        assert_eq!(knobs.text("mint").as_deref(), Some("ahead"));
+        assert_eq!(knobs.text("token-ttl").as_deref(), Some("15m"));
+        let BadConfig(faults) = knobs.finish().unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].knob, "FILE: tokn-ttl");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_once() {
+        let mut knobs = Knobs::new(
+            [("pod-name", "x".to_owned())],
+            variables(&[("TOLLGATE_POD_UID", "y")]),
+        );
+        knobs.refuse(&["pod-name", "pod-uid", "node-name"], "is for pods");
+        assert_eq!(knobs.text("pod-name"), None);
+        let BadConfig(faults) = knobs.finish().unwrap_err();
+        let names: Vec<&str> = faults.iter().map(|fault| fault.knob.as_str()).collect();
+        assert_eq!(names, ["--pod-name", "TOLLGATE_POD_UID"]);
     }
 
     #[test]

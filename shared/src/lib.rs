@@ -5,6 +5,7 @@ pub mod contract;
 pub mod drain;
 pub mod duration;
 pub mod knobs;
+pub mod no_proxy;
 pub mod ready;
 pub mod record;
 pub mod secret;

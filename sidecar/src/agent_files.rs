@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 use tollgate_shared::contract::{LOCAL_TOKEN_PREFIX, SERVICE_ACCOUNT_PATH};
 use tollgate_shared::secret::Token;
 
@@ -48,19 +49,41 @@ pub fn write(
         .collect()
 }
 
+/// Writes the folder of an agent that reads it where it is, as the same user: nobody else may.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_own(folder: &Path, files: &Files<'_>) -> Result<Token, AgentFileError> {
+    write_files(folder, folder, 0o600, files)
+}
+
 fn write_one(folder: &Path, files: &Files<'_>) -> Result<Token, AgentFileError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| AgentFileError { path, source }
-    };
     fs::create_dir_all(folder).map_err(failed(folder))?;
     // Agents run as any user; the folder itself is seen by one container alone.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(failed(folder))?;
+    write_files(folder, Path::new(SERVICE_ACCOUNT_PATH), 0o644, files)
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> AgentFileError + use<> {
+    let path = path.to_owned();
+    move |source| AgentFileError {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// `seen` is where the agent finds the folder.
+fn write_files(
+    folder: &Path,
+    seen: &Path,
+    mode: u32,
+    files: &Files<'_>,
+) -> Result<Token, AgentFileError> {
     let token = match kept_token(&folder.join("token")) {
         Some(token) => token,
         None => new_token().map_err(failed(&folder.join("token")))?,
     };
-    let kubeconfig = kubeconfig(files.port, files.namespace, Path::new(SERVICE_ACCOUNT_PATH));
+    let kubeconfig = kubeconfig(files.port, files.namespace, seen);
     // No newline at the end of token or namespace: Python, JavaScript and kube-rs put them into headers and paths as they are.
     for (name, content) in [
         ("ca.crt", files.ca_pem),
@@ -69,7 +92,7 @@ fn write_one(folder: &Path, files: &Files<'_>) -> Result<Token, AgentFileError> 
         ("token", token.expose()),
     ] {
         let path = folder.join(name);
-        write_atomically(&path, content.as_bytes(), 0o644).map_err(failed(&path))?;
+        write_atomically(&path, content.as_bytes(), mode).map_err(failed(&path))?;
     }
     Ok(token)
 }
@@ -93,7 +116,9 @@ fn new_token() -> io::Result<Token> {
 /// A kubeconfig that points at the sidecar. `files` is where the reader finds `ca.crt` and `token`.
 #[must_use]
 pub fn kubeconfig(port: u16, namespace: &str, files: &Path) -> String {
-    let files = files.display();
+    // A JSON string is a YAML one, whatever is in it.
+    let file = |name: &str| Value::from(files.join(name).to_string_lossy()).to_string();
+    let (ca, token) = (file("ca.crt"), file("token"));
     format!(
         r#"apiVersion: v1
 kind: Config
@@ -101,7 +126,7 @@ clusters:
 - name: tollgate
   cluster:
     server: https://127.0.0.1:{port}
-    certificate-authority: "{files}/ca.crt"
+    certificate-authority: {ca}
 contexts:
 - name: tollgate
   context:
@@ -112,7 +137,7 @@ current-context: tollgate
 users:
 - name: agent
   user:
-    tokenFile: "{files}/token"
+    tokenFile: {token}
 "#
     )
 }
@@ -177,6 +202,28 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn an_agent_of_the_same_user_reads_its_folder_where_it_is_and_nobody_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("it's \"mine\"");
+        fs::create_dir(&folder).unwrap();
+        let token = write_own(&folder, &FILES).unwrap();
+        let kubeconfig = fs::read_to_string(folder.join("kubeconfig")).unwrap();
+        let read: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
+        let file = read["users"][0]["user"]["tokenFile"].as_str().unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), token.expose());
+        let ca = read["clusters"][0]["cluster"]["certificate-authority"].as_str();
+        assert_eq!(fs::read_to_string(ca.unwrap()).unwrap(), "CA");
+        for name in ["kubeconfig", "token"] {
+            let mode = fs::metadata(folder.join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(write_own(&folder, &FILES).unwrap().expose(), token.expose());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Puts the parts together: [`App::start`] binds and writes everything that must be there before an agent starts,
 //! [`App::run`] proves one mint, becomes ready and serves until it is told to end.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,20 +16,19 @@ use tollgate_shared::ready::{BlockReady, Ready};
 use tollgate_shared::serve::{Limits, Listener};
 use tollgate_shared::tls;
 
-use crate::agent_files::{self, Files};
+use crate::agent_files::Files;
 use crate::authority;
 use crate::config::{Config, RecordTarget, Target};
-use crate::credential::Credential;
 use crate::local::LocalTokens;
 use crate::metrics::Metrics;
 use crate::mint::Mint;
+use crate::place;
 use crate::proxy::{Proxy, Tunnels};
 use crate::record::{
-    Closing, Decision, FileConfig, Identity, ObjectRef, Opening, Recorder, RecorderConfig,
-    SinkConfig, outcome,
+    Closing, Decision, FileConfig, ObjectRef, Opening, Recorder, RecorderConfig, SinkConfig,
+    outcome,
 };
 use crate::refusal::Refusal;
-use crate::upstream::Upstream;
 
 /// Header fields and bytes of a request. The API server takes 1 MiB (`http.DefaultMaxHeaderBytes`); real clients send a tenth
 /// of this, the longest being the command of an exec.
@@ -47,7 +46,8 @@ pub struct App {
     watch: drain::Watch,
     minting: BlockReady,
     draining: Ready,
-    opening: Opening,
+    /// The first mint; `None` once it is done.
+    opening: Option<Opening>,
     drain_deadline: Duration,
 }
 
@@ -57,6 +57,7 @@ impl App {
     /// # Errors
     /// What keeps the sidecar from starting, with the knob to turn.
     pub async fn start(config: &Config, watch: drain::Watch) -> anyhow::Result<Self> {
+        let (upstream, credential) = place::connect(config)?;
         let ready = Ready::default();
         let minting = ready.block("the first minted token");
         let listeners = bind(config).await?;
@@ -70,19 +71,16 @@ impl App {
         let served = authority::serve(&config.state_dir, OffsetDateTime::now_utc())?;
         let files = Files {
             ca_pem: &served.ca_pem,
-            namespace: &config.pod.namespace,
+            namespace: &config.target.namespace,
             port,
         };
-        let tokens = agent_files::write(&config.agent_dir, &config.settings.containers, &files)?;
+        let tokens = place::write_agent_files(config, &files)?;
         let server = tls::server_config(served.chain, served.key, &[tls::HTTP_1_1])?;
 
-        let mint = Mint::new(config, Credential::bootstrap(&config.bootstrap_dir)?)?;
+        let mint = Mint::new(config, credential)?;
         let proxy = Proxy {
-            upstream: Upstream::new(
-                config.api_server.clone(),
-                &config.bootstrap_dir.join("ca.crt"),
-            )?,
-            recorder: Recorder::start(recorder_config(config))?,
+            upstream,
+            recorder: Recorder::start(recorder_config(config)?)?,
             local_tokens: LocalTokens::new(
                 config.settings.local_auth,
                 tokens
@@ -107,9 +105,28 @@ impl App {
             watch,
             minting,
             draining: ready,
-            opening,
+            opening: Some(opening),
             drain_deadline: config.drain_deadline,
         })
+    }
+
+    /// The same after its first mint, for whoever would rather hear at once why no token can be minted than wait for one.
+    ///
+    /// # Errors
+    /// Why none could be minted, or that the end was signalled.
+    pub async fn proved(mut self) -> anyhow::Result<Self> {
+        if let Some(opening) = self.opening.take() {
+            let mut ending = self.watch.clone();
+            let minted = tokio::select! {
+                minted = try_mint(&self.proxy, opening) => minted,
+                () = ending.signaled() => Err("told to end before a token was minted".to_owned()),
+            };
+            if let Err(message) = minted {
+                self.proxy.recorder.shutdown(self.drain_deadline).await;
+                anyhow::bail!(message);
+            }
+        }
+        Ok(self)
     }
 
     /// Addresses of the API proxy.
@@ -173,7 +190,7 @@ impl App {
     }
 }
 
-/// IPv4 loopback always, IPv6 loopback where the pod has it.
+/// IPv4 loopback always, IPv6 loopback where a pod has it.
 async fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let limits = Limits {
         connections: config.max_connections,
@@ -182,14 +199,14 @@ async fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
         drain: config.drain_deadline,
         ..Limits::default()
     };
-    let first = Listener::bind(
-        (Ipv4Addr::LOCALHOST, config.settings.port).into(),
-        limits.clone(),
-    )
-    .await?;
+    let (first, second) = place::proxy_addresses(config);
+    let first = Listener::bind((first, config.settings.port).into(), limits.clone()).await?;
     let port = first.address().port();
     let mut listeners = vec![first];
-    match Listener::bind((Ipv6Addr::LOCALHOST, port).into(), limits).await {
+    let Some(second) = second else {
+        return Ok(listeners);
+    };
+    match Listener::bind((second, port).into(), limits).await {
         Ok(listener) => listeners.push(listener),
         Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
             return Err(error.into());
@@ -199,44 +216,26 @@ async fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// On every address, because the kubelet probes the pod's; `[::]` takes IPv4 too, where there is IPv6.
 async fn bind_admin(
     config: &Config,
     ready: &Ready,
     registry: Arc<Registry>,
 ) -> anyhow::Result<Admin> {
     let port = config.settings.admin_port;
-    let both = Admin::bind(
-        (Ipv6Addr::UNSPECIFIED, port).into(),
-        ready.clone(),
-        Arc::clone(&registry),
-    )
-    .await;
-    match both {
+    let (first, second) = place::admin_addresses(config);
+    let bound = Admin::bind((first, port).into(), ready.clone(), Arc::clone(&registry)).await;
+    match bound {
         Ok(admin) => Ok(admin),
-        Err(_) => Ok(Admin::bind(
-            (Ipv4Addr::UNSPECIFIED, port).into(),
-            ready.clone(),
-            registry,
-        )
-        .await?),
+        Err(_) => Ok(Admin::bind((second, port).into(), ready.clone(), registry).await?),
     }
 }
 
-fn recorder_config(config: &Config) -> RecorderConfig {
-    let Target {
-        namespace, account, ..
-    } = &config.target;
-    RecorderConfig {
-        identity: Identity {
-            username: format!("system:serviceaccount:{namespace}:{account}"),
-            namespace: config.pod.namespace.clone(),
-            pod: config.pod.name.clone(),
-            pod_uid: config.pod.uid.clone(),
-            node: config.pod.node.clone(),
-        },
+fn recorder_config(config: &Config) -> anyhow::Result<RecorderConfig> {
+    Ok(RecorderConfig {
+        identity: place::identity(config)?,
         sink: match &config.record_target {
             RecordTarget::Stdout => SinkConfig::Stdout,
+            RecordTarget::Stderr => SinkConfig::Stderr,
             RecordTarget::File { path, size, count } => SinkConfig::File(FileConfig {
                 path: path.clone(),
                 max_bytes: *size,
@@ -246,7 +245,7 @@ fn recorder_config(config: &Config) -> RecorderConfig {
         state_dir: Some(config.state_dir.clone()),
         deadline: config.record_deadline,
         keep_commands: config.record_exec_commands,
-    }
+    })
 }
 
 /// The first mint belongs to no call, but is on record as every other.
@@ -277,8 +276,8 @@ fn first_mint(config: &Config, mint: &Mint) -> Opening {
 }
 
 /// Mints until one mint succeeds: a sidecar that starts before its namespace's RoleBinding waits for it.
-async fn prove_mint(proxy: &Proxy, opening: Opening) {
-    loop {
+async fn prove_mint(proxy: &Proxy, opening: Option<Opening>) {
+    while let Some(opening) = &opening {
         match try_mint(
             proxy,
             Opening {

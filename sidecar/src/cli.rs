@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 use tollgate_shared::contract::{ADMIN_PORT, variable};
 use tollgate_shared::duration::GoDuration;
-use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START, Knobs};
+use tollgate_shared::knobs::{BadConfig, EXIT_BAD_CONFIG, EXIT_FAILED_START, Knobs};
 use tollgate_shared::signals::Signals;
 use tollgate_shared::{drain, telemetry};
 
 use crate::app::App;
-use crate::config::{Config, KNOBS};
-use crate::{probe, verify};
+use crate::config::{Config, KNOBS, Place};
+use crate::{probe, standalone, verify};
 
 /// How long `probe` waits by default; the webhook gives the startup probe a little more.
 const PROBE_LIMIT: u64 = 300;
@@ -53,7 +53,15 @@ fn command() -> Command {
                 .value_name(knob.value)
                 .help(knob.help)
                 .allow_hyphen_values(true)
-        }));
+        }))
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(1..)
+                .last(true)
+                .value_parser(clap::value_parser!(OsString))
+                .help("Standalone: run this command behind the proxy, and end with it"),
+        );
     let probe = Command::new("probe")
         .about("Wait until the sidecar of this pod is ready")
         .args([
@@ -138,13 +146,21 @@ fn flags<'a>(
 }
 
 fn run(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
+    let command = matches.get_many::<OsString>("command");
+    let command: Vec<OsString> = command.into_iter().flatten().cloned().collect();
     let config = match Config::read(
         flags(matches, KNOBS.iter().map(|knob| knob.name)),
-        environment,
+        environment.clone(),
     ) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_BAD_CONFIG, &error.to_string()),
     };
+    if matches!(config.place, Place::Pod { .. }) && !command.is_empty() {
+        return fail(
+            EXIT_BAD_CONFIG,
+            "a command is of standalone mode: it needs --kubeconfig",
+        );
+    }
     telemetry::init(config.settings.log_level, config.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
     // One thread: a sidecar serves one pod, and a second thread would cost memory in each of them.
@@ -152,12 +168,20 @@ fn run(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
         .enable_all()
         .build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(serve(&config));
+        let served = runtime.block_on(async {
+            match &config.place {
+                Place::Pod { .. } => serve(&config).await.map(|()| 0),
+                Place::Standalone(standalone) => {
+                    standalone::run(&config, standalone, &command, &environment).await
+                }
+            }
+        });
         runtime.shutdown_timeout(Duration::from_millis(100));
         served
     });
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is::<BadConfig>() => fail(EXIT_BAD_CONFIG, &error.to_string()),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the start failed");
             ExitCode::from(EXIT_FAILED_START)

@@ -205,13 +205,17 @@ fn request_body(config: &Config) -> Value {
         "expirationSeconds": config.settings.token_ttl.seconds(),
     });
     let bound = match &config.target.bound {
-        Bound::Pod { name, uid } => {
-            json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid })
-        }
-        Bound::Node(name) => json!({ "apiVersion": "v1", "kind": "Node", "name": name }),
+        Bound::Pod { name, uid } => Some(("Pod", name, Some(uid))),
+        Bound::Node(name) => Some(("Node", name, None)),
+        Bound::Secret(name) => Some(("Secret", name, None)),
+        Bound::Nothing => None,
     };
-    if let Some(spec) = spec.as_object_mut() {
-        spec.insert("boundObjectRef".to_owned(), bound);
+    if let (Some((kind, name, uid)), Some(spec)) = (bound, spec.as_object_mut()) {
+        let mut object = json!({ "apiVersion": "v1", "kind": kind, "name": name });
+        if let (Some(uid), Some(object)) = (uid, object.as_object_mut()) {
+            object.insert("uid".to_owned(), uid.as_str().into());
+        }
+        spec.insert("boundObjectRef".to_owned(), object);
     }
     json!({
         "apiVersion": "authentication.k8s.io/v1",

@@ -34,7 +34,7 @@ use self::writer::Writer;
 pub struct Identity {
     /// As whom calls are made: `system:serviceaccount:<namespace>:<name>`.
     pub username: String,
-    /// Name of the pod.
+    /// Name of the pod; without one, `USER@HOST`.
     pub pod: String,
     /// UID of the pod. One chain each, so a recorder without state needs a fresh one for every start.
     pub pod_uid: String,
@@ -42,6 +42,8 @@ pub struct Identity {
     pub namespace: String,
     /// Node of the pod, where there is one.
     pub node: Option<String>,
+    /// Whether there is a pod, so that tokens name it and with them the API server's events.
+    pub is_pod: bool,
 }
 
 /// Where lines go.

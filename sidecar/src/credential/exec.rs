@@ -174,11 +174,12 @@ impl Exec {
             }
         };
         group.ended();
-        if !status.success() {
-            return Err(format!("failed ({status}); run it by hand to see why"));
-        }
+        // First, because one that still prints when nobody reads any more fails by that.
         if output.len() as u64 > ANSWER_LIMIT {
             return Err(format!("printed more than {ANSWER_LIMIT} bytes"));
+        }
+        if !status.success() {
+            return Err(format!("failed ({status}); run it by hand to see why"));
         }
         Ok(output)
     }

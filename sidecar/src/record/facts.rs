@@ -243,17 +243,23 @@ impl Identity {
             pod_uid: name(self.pod_uid),
             namespace: name(self.namespace),
             node: self.node.map(name),
+            is_pod: self.is_pod,
         }
     }
 }
 
 fn user(who: &Identity) -> User<'_> {
-    User {
-        extra: Extra {
+    let extra = if who.is_pod {
+        Extra {
             node_name: who.node.as_ref().map(|node| [Text::from(node.as_str())]),
             pod_name: Some([Text::from(who.pod.as_str())]),
             pod_uid: Some([Text::from(who.pod_uid.as_str())]),
-        },
+        }
+    } else {
+        Extra::default()
+    };
+    User {
+        extra,
         username: who.username.as_str().into(),
     }
 }

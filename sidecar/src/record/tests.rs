@@ -18,6 +18,7 @@ fn identity() -> Identity {
         pod_uid: "0c6f7a51-0000-4000-8000-000000000001".to_owned(),
         namespace: "demo".to_owned(),
         node: Some("node-1".to_owned()),
+        is_pod: true,
     }
 }
 

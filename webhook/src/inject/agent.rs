@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tollgate_shared::contract::{AGENT_VOLUME, RESERVED_VOLUMES, SERVICE_ACCOUNT_PATH};
+use tollgate_shared::no_proxy::{LOCAL, NO_PROXY, PROXIES, with_local};
 
 use super::patch::{Changes, PatchOp, add, append, prepend};
 use super::pod::{Container, Mount, flag, list, text};
@@ -11,13 +12,6 @@ use crate::reason::{Denial, Reason};
 /// The ServiceAccount plugin takes any volume of this name for its own and mounts it at its path
 /// (`plugin/pkg/admission/serviceaccount/admission.go`).
 const PLUGIN_PREFIX: &str = "kube-api-access-";
-/// The variables that, in either case, name a proxy.
-const PROXIES: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-/// The variables that name what is not proxied.
-const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// What must not be proxied.
-const LOCAL: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
-
 /// What one agent container needs.
 #[derive(Debug)]
 pub(crate) struct Agent<'a> {
@@ -212,25 +206,6 @@ fn is_named(entry: &Value, name: &str) -> bool {
     entry.get("name").and_then(Value::as_str) == Some(name)
 }
 
-/// `list` with the local addresses that it lacks; `None` where it lacks none, or excepts everything.
-fn with_local(list: &str) -> Option<String> {
-    let words: Vec<&str> = list.split(',').map(str::trim).collect();
-    if words.contains(&"*") {
-        return None;
-    }
-    let missing = LOCAL.iter().filter(|local| !words.contains(local));
-    let missing: Vec<&str> = missing.copied().collect();
-    match (missing.is_empty(), list.trim().is_empty()) {
-        (true, _) => None,
-        (false, true) => Some(missing.join(",")),
-        (false, false) => Some(format!(
-            "{},{}",
-            list.trim_end_matches(','),
-            missing.join(",")
-        )),
-    }
-}
-
 /// Whether a mount lies where the agent's files go or below, under either of that place's names.
 fn is_in_our_place(path: &str) -> bool {
     let mut parts: Vec<&str> = Vec::new();
@@ -273,19 +248,6 @@ mod tests {
             ("/data", false),
         ] {
             assert_eq!(is_in_our_place(path), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn appends_only_what_is_missing() {
-        for (list, expected) in [
-            ("", Some("127.0.0.1,localhost,::1")),
-            ("corp.example", Some("corp.example,127.0.0.1,localhost,::1")),
-            ("localhost, a,", Some("localhost, a,127.0.0.1,::1")),
-            ("a,127.0.0.1,localhost,::1", None),
-            ("*", None),
-        ] {
-            assert_eq!(with_local(list).as_deref(), expected, "{list}");
         }
     }
 }

@@ -59,6 +59,7 @@ fn all(text: &str) -> (Opening, Identity) {
         pod_uid: text.to_owned(),
         namespace: text.to_owned(),
         node: Some(text.to_owned()),
+        is_pod: true,
     };
     (opening, identity)
 }
