@@ -8,15 +8,17 @@ use std::time::Duration;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tollgate_e2e::cluster::Cluster;
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
-use tollgate_shared::contract::{CONTAINER, Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_shared::contract::{
+    CONTAINER, Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT,
+};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -109,36 +111,141 @@ async fn until_injected(pods: &Api<Pod>) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_rolling_restart_under_load_loses_no_review() -> anyhow::Result<()> {
-    let _one = ONE_AT_A_TIME.lock().await;
-    TestNamespace::run(Some(Injection::Enforced), async |namespace| {
-        let done = Arc::new(AtomicBool::new(false));
-        let mut clients = JoinSet::new();
-        for _ in 0..10 {
-            clients.spawn(creates(namespace.pods(), Arc::clone(&done)));
-        }
-        let restarted = restart(&namespace.cluster).await;
-        done.store(true, Ordering::SeqCst);
-        let mut injected = 0;
-        while let Some(ended) = clients.join_next().await {
-            injected += ended??;
-        }
-        restarted?;
-        assert!(injected >= 500, "only {injected} creates");
-        Ok(())
-    })
-    .await
+/// Creates at a time, and by each of them at least.
+const CLIENTS: usize = 20;
+const EACH: usize = 25;
+
+/// Runs `change` while pods are created; fails if one create fails or comes back without the sidecar.
+async fn under_load(
+    namespace: &TestNamespace,
+    change: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(creates(namespace.pods(), Arc::clone(&done)));
+    }
+    let changed = change.await;
+    done.store(true, Ordering::SeqCst);
+    let mut injected = 0;
+    while let Some(ended) = clients.join_next().await {
+        injected += ended??;
+    }
+    changed?;
+    assert!(injected >= 500, "only {injected} creates");
+    Ok(())
 }
 
-/// Creates until `done`, at least fifty; how many.
+/// Creates until `done`, at least [`EACH`]; how many.
 async fn creates(pods: Api<Pod>, done: Arc<AtomicBool>) -> anyhow::Result<usize> {
     let mut count = 0;
-    while count < 50 || !done.load(Ordering::SeqCst) {
+    while count < EACH || !done.load(Ordering::SeqCst) {
         anyhow::ensure!(is_injected(&pods).await?, "create {count} came back bare");
         count += 1;
     }
     Ok(count)
+}
+
+#[tokio::test]
+async fn a_rolling_restart_under_load_loses_no_review() -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    TestNamespace::run(Some(Injection::Enforced), async |namespace| {
+        under_load(namespace, restart(&namespace.cluster)).await
+    })
+    .await
+}
+
+/// An authority of somebody else's comes in place of ours, as from a restored backup: every replica takes it and gets a new leaf.
+#[tokio::test]
+async fn a_new_authority_and_new_leaves_under_load_lose_no_review() -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    TestNamespace::run(Some(Injection::Enforced), async |namespace| {
+        let client = namespace.client();
+        under_load(namespace, async {
+            let ca = replace_authority(&client).await?;
+            for replica in replicas(&client).await? {
+                until_served(&client, &replica, &ca).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        under_load(namespace, async {
+            let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+            secrets.delete(SECRET, &DeleteParams::default()).await?;
+            wait::until(secrets, SECRET, "the authority is written again", |found| {
+                authority(found).is_some()
+            })
+            .await?;
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// Writes a new authority into the Secret, and nothing of the old one; its certificate in PEM.
+async fn replace_authority(client: &Client) -> anyhow::Result<String> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    // Two authorities of one bundle must not share a name.
+    let name = format!("restored at {:?}", std::time::SystemTime::now());
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2126, 1, 1);
+    let certificate = params.self_signed(&key)?.pem();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let mut secret = secrets.get(SECRET).await?;
+    let pem = |text: String| k8s_openapi::ByteString(text.into());
+    secret.data = Some(
+        [
+            ("ca.crt".to_owned(), pem(certificate.clone())),
+            ("ca.key".to_owned(), pem(key.serialize_pem())),
+        ]
+        .into(),
+    );
+    secrets
+        .replace(SECRET, &PostParams::default(), &secret)
+        .await?;
+    Ok(certificate)
+}
+
+/// Names of the webhook's pods.
+async fn replicas(client: &Client) -> anyhow::Result<Vec<String>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let webhooks = ListParams::default().labels("app.kubernetes.io/name=tollgate-webhook");
+    let found = pods.list(&webhooks).await?;
+    let running = found
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let names: Vec<String> = running.map(|pod| pod.name_any()).collect();
+    anyhow::ensure!(names.len() == 2, "two replicas, not {names:?}");
+    Ok(names)
+}
+
+/// Waits until this replica serves a leaf of this authority.
+async fn until_served(client: &Client, replica: &str, ca: &str) -> anyhow::Result<()> {
+    let config = tollgate_shared::tls::client_config(ca.as_bytes(), &[])?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let served = async {
+        loop {
+            let mut forward = pods.portforward(replica, &[WEBHOOK_PORT]).await?;
+            let stream = forward
+                .take_stream(WEBHOOK_PORT)
+                .ok_or_else(|| anyhow::anyhow!("no stream to {replica}"))?;
+            let name = format!("{WEBHOOK_NAME}.{SYSTEM_NAMESPACE}.svc");
+            if connector.connect(name.try_into()?, stream).await.is_ok() {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(wait::LIMIT, served)
+        .await
+        .map_err(|_| anyhow::anyhow!("{replica} never served a leaf of the new authority"))?
 }
 
 /// Restarts every replica, as `kubectl rollout restart` does, and waits for the end of it.

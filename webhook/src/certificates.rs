@@ -22,6 +22,7 @@ use tollgate_shared::ready::BlockReady;
 use tollgate_shared::tls;
 
 use self::authority::{Authority, BadAuthority, CannotIssue, Leaf};
+use self::trust::Trust;
 use crate::metrics::Metrics;
 
 pub use self::files::{FileFault, Files};
@@ -133,42 +134,57 @@ impl Certificates {
     pub async fn run(mut self, address: SocketAddr, ready: BlockReady) {
         let mut ready = Some(ready);
         loop {
-            let passed = self.pass(address, ready.is_some()).await;
-            self.metrics.certificates(passed.is_ok());
-            let pause = match passed {
-                Ok(trusted) => {
-                    if trusted {
-                        ready = None;
-                    }
-                    if ready.is_some() { IMPATIENT } else { PERIOD }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the certificates could not be looked after; the last good ones are kept");
-                    IMPATIENT
-                }
-            };
+            let pause = self
+                .look(address, &mut ready, OffsetDateTime::now_utc())
+                .await;
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// One look at everything; whether the API server can trust us.
-    async fn pass(&mut self, address: SocketAddr, probe: bool) -> Result<bool, CertificateError> {
-        let now = OffsetDateTime::now_utc();
+    /// One look at everything; how long until the next.
+    async fn look(
+        &mut self,
+        address: SocketAddr,
+        ready: &mut Option<BlockReady>,
+        now: OffsetDateTime,
+    ) -> Duration {
+        let passed = self.pass(address, ready.is_some(), now).await;
+        self.metrics.certificates(passed.is_ok());
+        match passed {
+            Ok(Trust::Stood) => *ready = None,
+            Ok(Trust::Written) => return IMPATIENT,
+            Ok(Trust::Missing) => {}
+            Err(error) => {
+                tracing::error!(%error, "the certificates could not be looked after; the last good ones are kept");
+                return IMPATIENT;
+            }
+        }
+        if ready.is_some() { IMPATIENT } else { PERIOD }
+    }
+
+    async fn pass(
+        &mut self,
+        address: SocketAddr,
+        probe: bool,
+        now: OffsetDateTime,
+    ) -> Result<Trust, CertificateError> {
         self.authority = stored(&self.client, Some(&self.authority), now).await?;
         let bundle = self.authority.bundle();
-        let trusted = trust::ensure(&self.client, &bundle).await?;
-        if !self.leaf.is_good(&self.authority, now) {
+        let trust = trust::ensure(&self.client, &bundle).await?;
+        // A caBundle that was just written has not reached every API server: a leaf that they trust serves until the next look.
+        let can_wait = trust == Trust::Written && self.authority.trusts(&self.leaf);
+        if !self.leaf.is_good(&self.authority, now) && !can_wait {
             let leaf = self.authority.leaf(&server_names(), now)?;
             self.served.send_replace(Arc::new(config(&leaf)?));
             tracing::info!(ends = %leaf.ends, "serving a new certificate");
             self.metrics.leaf_ends(leaf.ends);
             self.leaf = leaf;
         }
-        if trusted && probe {
+        if trust == Trust::Stood && probe {
             let [name] = server_names();
             trust::probe(address, &name, &bundle).await?;
         }
-        Ok(trusted)
+        Ok(trust)
     }
 }
 
@@ -182,7 +198,8 @@ fn config(leaf: &Leaf) -> Result<ServerConfig, tls::TlsError> {
 }
 
 /// The authority as the Secret has it, made or moved on if the time asks for it. A Secret that somebody deleted is written
-/// again from `held`, so that nothing that was trusted ceases to be.
+/// again from `held`, and one that somebody replaced, or made anew, goes on trusting what served so far: what was trusted never
+/// ceases to be while a replica serves it.
 async fn stored(
     client: &Client,
     held: Option<&Authority>,
@@ -197,10 +214,12 @@ async fn stored(
         let mut authority = match (data, held) {
             (Some(data), _) => Authority::from_secret(data)?,
             (None, Some(held)) => Authority::from_secret(&held.to_secret())?,
-            (None, None) => Authority::new(now)?,
+            (None, None) => first(client, now).await?,
         };
         let is_stored = data.is_some();
-        if !authority.advance(now)? && is_stored {
+        let advanced = authority.advance(now)?;
+        let kept = held.is_some_and(|held| authority.keep(held, now));
+        if is_stored && !advanced && !kept {
             return Ok(authority);
         }
         let secret = secret(found, &authority);
@@ -224,6 +243,15 @@ async fn stored(
     }
 }
 
+/// A new authority, beside the one that our webhook configurations trust already: other replicas may still serve its leaves.
+async fn first(client: &Client, now: OffsetDateTime) -> Result<Authority, CertificateError> {
+    let mut authority = Authority::new(now)?;
+    for bundle in trust::bundles(client).await?.into_iter().flatten() {
+        authority.keep_bundle(&bundle, now);
+    }
+    Ok(authority)
+}
+
 /// The Secret to write: the one that was found, with its resource version, or a new one.
 fn secret(found: Option<Secret>, authority: &Authority) -> Secret {
     let mut secret = found.unwrap_or_else(|| Secret {
@@ -244,3 +272,6 @@ fn secret(found: Option<Secret>, authority: &Authority) -> Secret {
     secret.data = Some(authority.to_secret());
     secret
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,20 +4,22 @@
 //!
 //! A new authority is trusted first and signs only later, so that every API server has seen the new `caBundle` by then; an old
 //! one is trusted until the last leaf that it signed is gone. All replicas read the same Secret, so all of them do the same.
+//! An authority that comes out of turn (a Secret restored or made anew) gets the one that served so far as its previous one.
+
+mod ca;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
-use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-/// How long an authority is valid.
-const CA_LIFE: Duration = Duration::days(365);
+use self::ca::{Ca, Certificate, Previous};
+
 /// How long a leaf is valid.
 const LEAF_LIFE: Duration = Duration::days(7);
 /// How far validity begins in the past, for API servers whose clock is behind.
@@ -25,14 +27,16 @@ const BACKDATED: Duration = Duration::hours(1);
 /// How long a new authority is only trusted: API servers reload webhook configurations within seconds, replicas within one
 /// period of the reconciler.
 const TRUSTED_FIRST: Duration = Duration::minutes(10);
-/// How long after it stopped signing an authority is still trusted.
-const TRUSTED_AFTER: Duration = Duration::days(8);
+
+/// The last line of a certificate in PEM.
+const END: &str = "-----END CERTIFICATE-----";
 
 /// Keys of the Secret.
 mod field {
     pub(super) const CURRENT: [&str; 2] = ["ca.crt", "ca.key"];
     pub(super) const NEXT: [&str; 2] = ["next.crt", "next.key"];
     pub(super) const PREVIOUS: &str = "previous.crt";
+    pub(super) const PREVIOUS_UNTIL: &str = "previous.until";
 }
 
 /// The Secret's content is not one that the webhook wrote.
@@ -48,26 +52,12 @@ pub(crate) struct BadAuthority {
 #[error("cannot make a certificate: {0}")]
 pub(crate) struct CannotIssue(#[from] rcgen::Error);
 
-#[derive(Debug)]
-struct Certificate {
-    der: CertificateDer<'static>,
-    pem: String,
-    begins: OffsetDateTime,
-    ends: OffsetDateTime,
-}
-
-#[derive(Debug)]
-struct Ca {
-    certificate: Certificate,
-    key: KeyPair,
-}
-
 /// What the Secret holds.
 #[derive(Debug)]
 pub(crate) struct Authority {
     current: Ca,
     next: Option<Ca>,
-    previous: Option<Certificate>,
+    previous: Option<Previous>,
 }
 
 /// The certificate that one replica serves; its key never leaves the process.
@@ -97,7 +87,7 @@ impl Authority {
             current: Ca::read(data, field::CURRENT)?,
             next: next.then(|| Ca::read(data, field::NEXT)).transpose()?,
             previous: has(field::PREVIOUS)
-                .then(|| Certificate::read(data, field::PREVIOUS))
+                .then(|| Previous::read(data))
                 .transpose()?,
         })
     }
@@ -118,10 +108,10 @@ impl Authority {
             data.insert(key.to_owned(), ByteString(ca.key.serialize_pem().into()));
         }
         if let Some(previous) = &self.previous {
-            data.insert(
-                field::PREVIOUS.to_owned(),
-                ByteString(previous.pem.clone().into()),
-            );
+            let until = previous.until.unix_timestamp().to_string();
+            let pem = previous.certificate.pem.clone();
+            data.insert(field::PREVIOUS.to_owned(), ByteString(pem.into()));
+            data.insert(field::PREVIOUS_UNTIL.to_owned(), ByteString(until.into()));
         }
         data
     }
@@ -134,7 +124,7 @@ impl Authority {
             .take_if(|next| over || now - next.certificate.made() >= TRUSTED_FIRST)
         {
             let old = std::mem::replace(&mut self.current, next);
-            self.previous = Some(old.certificate);
+            self.previous = Some(Previous::new(old.certificate, now));
             return Ok(true);
         }
         if over {
@@ -145,23 +135,51 @@ impl Authority {
             self.next = Some(Ca::new(now)?);
             return Ok(true);
         }
-        let made = self.current.certificate.made();
-        let done = now - made >= TRUSTED_FIRST + TRUSTED_AFTER;
-        Ok(self.previous.take_if(|_| done).is_some())
+        let over = self.previous.take_if(|previous| now >= previous.until);
+        Ok(over.is_some())
+    }
+
+    /// Goes on trusting the authority that signed so far; whether that changed anything.
+    pub(crate) fn keep(&mut self, held: &Self, now: OffsetDateTime) -> bool {
+        self.keep_certificate(&held.current.certificate, now)
+    }
+
+    /// Goes on trusting the authority that signs for `bundle`, its first one. What cannot be read was not trusted either.
+    pub(crate) fn keep_bundle(&mut self, bundle: &str, now: OffsetDateTime) {
+        let first = bundle.split_inclusive(END).next().unwrap_or_default();
+        if let Ok(certificate) = Certificate::from_pem(first) {
+            self.keep_certificate(&certificate, now);
+        }
+    }
+
+    fn keep_certificate(&mut self, certificate: &Certificate, now: OffsetDateTime) -> bool {
+        let is_trusted = self.trusted().any(|trusted| trusted.der == certificate.der);
+        if is_trusted || now >= certificate.ends {
+            return false;
+        }
+        self.previous = Some(Previous::new(certificate.clone(), now));
+        true
+    }
+
+    /// Whether the leaf is from an authority that [`Self::bundle`] has in it.
+    pub(crate) fn trusts(&self, leaf: &Leaf) -> bool {
+        self.trusted().any(|trusted| trusted.der == leaf.issuer)
+    }
+
+    /// The certificates to trust: the signing one first.
+    fn trusted(&self) -> impl Iterator<Item = &Certificate> {
+        let next = self.next.as_ref().map(|ca| &ca.certificate);
+        let previous = self.previous.as_ref().map(|previous| &previous.certificate);
+        [Some(&self.current.certificate), next, previous]
+            .into_iter()
+            .flatten()
     }
 
     /// The certificates to trust, as PEM: the signing one first.
     pub(crate) fn bundle(&self) -> String {
-        let next = self.next.as_ref().map(|ca| &ca.certificate);
-        [
-            Some(&self.current.certificate),
-            next,
-            self.previous.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|certificate| certificate.pem.as_str())
-        .collect()
+        self.trusted()
+            .map(|certificate| certificate.pem.as_str())
+            .collect()
     }
 
     /// A new leaf for these DNS names.
@@ -196,96 +214,6 @@ impl Leaf {
         self.issuer == authority.current.certificate.der
             && now >= self.issued - BACKDATED
             && now < self.issued + (self.ends - self.issued) * 2 / 3
-    }
-}
-
-impl Ca {
-    fn new(now: OffsetDateTime) -> Result<Self, CannotIssue> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        // Seconds, as X.509 has them.
-        let now = now.replace_nanosecond(0).unwrap_or(now);
-        params.not_before = now - BACKDATED;
-        params.not_after = now + CA_LIFE;
-        // Two authorities of one bundle must not share a name: some verifiers would try the first one only.
-        params.distinguished_name =
-            common_name(&format!("tollgate-webhook-ca {}", now.unix_timestamp()));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key)?;
-        let certificate = Certificate {
-            der: certificate.der().clone(),
-            pem: certificate.pem(),
-            begins: params.not_before,
-            ends: params.not_after,
-        };
-        Ok(Self { certificate, key })
-    }
-
-    fn read(
-        data: &BTreeMap<String, ByteString>,
-        [certificate, key]: [&'static str; 2],
-    ) -> Result<Self, BadAuthority> {
-        let bad = |problem: &str| BadAuthority {
-            field: key,
-            problem: problem.to_owned(),
-        };
-        let certificate = Certificate::read(data, certificate)?;
-        let pem = data.get(key).ok_or_else(|| bad("is missing"))?;
-        let pem = std::str::from_utf8(&pem.0).map_err(|_| bad("is no text"))?;
-        // The library's own error is left out: it must not come near the key.
-        let key = KeyPair::from_pem(pem).map_err(|_| bad("is no private key in PEM"))?;
-        if !key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-            return Err(bad("is no P-256 key"));
-        }
-        if certificate.public_key() != Some(key.subject_public_key_info()) {
-            return Err(bad("does not belong to its certificate"));
-        }
-        Ok(Self { certificate, key })
-    }
-}
-
-impl Certificate {
-    fn read(
-        data: &BTreeMap<String, ByteString>,
-        field: &'static str,
-    ) -> Result<Self, BadAuthority> {
-        let bad = |problem: &str| BadAuthority {
-            field,
-            problem: problem.to_owned(),
-        };
-        let pem = data.get(field).ok_or_else(|| bad("is missing"))?;
-        let text = std::str::from_utf8(&pem.0).map_err(|_| bad("is no text"))?;
-        let mut all = CertificateDer::pem_slice_iter(&pem.0);
-        let (Some(Ok(der)), None) = (all.next(), all.next()) else {
-            return Err(bad("is not one certificate in PEM"));
-        };
-        let (rest, parsed) = x509_parser::parse_x509_certificate(&der)
-            .map_err(|_| bad("is no X.509 certificate"))?;
-        if !rest.is_empty() || !parsed.is_ca() {
-            return Err(bad("is no certificate of an authority"));
-        }
-        let validity = parsed.validity();
-        Ok(Self {
-            begins: validity.not_before.to_datetime(),
-            ends: validity.not_after.to_datetime(),
-            pem: format!("{}\n", text.trim()),
-            der: der.clone(),
-        })
-    }
-
-    fn public_key(&self) -> Option<Vec<u8>> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&self.der).ok()?;
-        Some(parsed.public_key().raw.to_vec())
-    }
-
-    /// When it was made.
-    fn made(&self) -> OffsetDateTime {
-        self.begins + BACKDATED
-    }
-
-    fn two_thirds(&self) -> OffsetDateTime {
-        self.made() + (self.ends - self.made()) * 2 / 3
     }
 }
 

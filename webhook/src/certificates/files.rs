@@ -1,9 +1,12 @@
 //! Certificate and key from a mounted Secret, for platforms where another component (cert-manager) makes them and writes the
 //! `caBundle`. Files that are broken in any way refuse the start; later the last good pair is kept.
+//!
+//! The files are looked at, not watched (docs/adr/0075): their content is compared, so the kubelet's swap of `..data` needs no care.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use rustls::ServerConfig;
@@ -14,16 +17,21 @@ use tokio::sync::watch;
 use tollgate_shared::ready::BlockReady;
 use tollgate_shared::tls;
 
-use super::{CertificateError, IMPATIENT, PERIOD, server_names, trust};
+use super::{CertificateError, IMPATIENT, server_names, trust};
 use crate::metrics::Metrics;
 
 const CHAIN: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
+/// How often the files and the `caBundle` are looked at.
+const PERIOD: Duration = Duration::from_secs(10);
+
 /// The pair of a folder, last seen good.
 pub struct Files {
     folder: PathBuf,
     seen: Seen,
+    /// Whether what was last seen is what is served.
+    is_taken: bool,
     ends: OffsetDateTime,
     served: watch::Sender<Arc<ServerConfig>>,
 }
@@ -51,6 +59,7 @@ impl Files {
         Ok(Self {
             folder,
             seen,
+            is_taken: true,
             ends,
             served,
         })
@@ -74,51 +83,61 @@ impl Files {
         let mut ready = Some(ready);
         metrics.leaf_ends(self.ends);
         loop {
-            if ready.is_some() {
-                match trusted(&client, address).await {
-                    Ok(true) => ready = None,
-                    Ok(false) => tracing::warn!("our webhook configurations have no caBundle yet"),
-                    Err(error) => tracing::warn!(%error, "the API server cannot trust us yet"),
-                }
+            let good = self.look(OffsetDateTime::now_utc(), &metrics);
+            let trusted = trusted(&client, address).await;
+            metrics.certificates(good && trusted);
+            if trusted {
+                ready = None;
             }
             let pause = if ready.is_some() { IMPATIENT } else { PERIOD };
             tokio::time::sleep(pause).await;
-            self.look(OffsetDateTime::now_utc(), &metrics);
         }
     }
 
-    /// Takes the pair if it has changed and is good.
-    fn look(&mut self, now: OffsetDateTime, metrics: &Metrics) {
+    /// Takes the pair if it has changed and is good; whether what is served is what the folder has, and still valid.
+    fn look(&mut self, now: OffsetDateTime, metrics: &Metrics) -> bool {
         let seen = read(&self.folder);
-        if seen == self.seen {
-            return;
+        if seen != self.seen {
+            self.seen.clone_from(&seen);
+            self.is_taken = self.take(seen, now, metrics);
         }
-        self.seen.clone_from(&seen);
-        let loaded = seen.and_then(|pair| load(&self.folder, pair, now));
-        metrics.certificates(loaded.is_ok());
-        match loaded {
+        self.is_taken && now < self.ends
+    }
+
+    fn take(&mut self, seen: Seen, now: OffsetDateTime, metrics: &Metrics) -> bool {
+        match seen.and_then(|pair| load(&self.folder, pair, now)) {
             Ok((config, ends)) => {
                 self.served.send_replace(Arc::new(config));
                 self.ends = ends;
                 metrics.leaf_ends(ends);
                 tracing::info!(%ends, "serving a new certificate");
+                true
             }
             Err(fault) => {
                 tracing::error!(%fault, "the changed certificate is refused; the last good one is kept");
+                false
             }
         }
     }
 }
 
-async fn trusted(client: &Client, address: SocketAddr) -> Result<bool, CertificateError> {
-    let Some(bundles) = trust::bundles(client).await? else {
-        return Ok(false);
+/// Whether the API server can trust what the listener at `address` serves.
+async fn trusted(client: &Client, address: SocketAddr) -> bool {
+    let asked = async {
+        let Some(bundles) = trust::bundles(client).await? else {
+            tracing::warn!("our webhook configurations have no caBundle yet");
+            return Ok(false);
+        };
+        let [name] = server_names();
+        for bundle in bundles {
+            trust::probe(address, &name, &bundle).await?;
+        }
+        Ok(true)
     };
-    let [name] = server_names();
-    for bundle in bundles {
-        trust::probe(address, &name, &bundle).await?;
-    }
-    Ok(true)
+    asked.await.unwrap_or_else(|error: CertificateError| {
+        tracing::warn!(%error, "the API server cannot trust us");
+        false
+    })
 }
 
 /// Reads both files of one version: a kubelet swaps the folder `..data`, and a pair must not come from both sides of a swap.

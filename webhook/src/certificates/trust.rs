@@ -27,11 +27,22 @@ use super::{CertificateError, api};
 
 const PROBE: Duration = Duration::from_secs(5);
 
-/// Makes both webhook configurations trust `bundle`; whether both are there.
-pub(super) async fn ensure(client: &Client, bundle: &str) -> Result<bool, CertificateError> {
+/// What was found in our webhook configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// Both trust the bundle.
+    Stood,
+    /// One did not: API servers see the change a moment later.
+    Written,
+    /// One is not there.
+    Missing,
+}
+
+/// Makes both webhook configurations trust `bundle`.
+pub(super) async fn ensure(client: &Client, bundle: &str) -> Result<Trust, CertificateError> {
     let mutating = ensure_one::<MutatingWebhookConfiguration>(client, bundle).await?;
     let validating = ensure_one::<ValidatingWebhookConfiguration>(client, bundle).await?;
-    Ok(mutating && validating)
+    Ok(mutating.max(validating))
 }
 
 /// Every `caBundle` of both webhook configurations; `None` while one is missing.
@@ -93,24 +104,25 @@ async fn read<K: Configuration>(client: &Client) -> Result<Option<K>, Certificat
 async fn ensure_one<K: Configuration>(
     client: &Client,
     bundle: &str,
-) -> Result<bool, CertificateError> {
+) -> Result<Trust, CertificateError> {
     let Some(found) = read::<K>(client).await? else {
         tracing::warn!(kind = %K::kind(&()), "our webhook configuration is not there: nothing is injected");
-        return Ok(false);
+        return Ok(Trust::Missing);
     };
-    if let Some(patch) = patch(&found.entries(), bundle) {
-        // By name: the entries of a patch are merged into those of the same name (patchMergeKey of `webhooks`).
-        let patch = Patch::Strategic(patch);
-        let configurations: Api<K> = Api::all(client.clone());
-        let patched = configurations
-            .patch(WEBHOOK_NAME, &PatchParams::default(), &patch)
-            .await;
-        patched.map_err(api(
-            "cannot write the caBundle of our webhook configuration",
-        ))?;
-        tracing::info!(kind = %K::kind(&()), "wrote the caBundle of our webhook configuration");
-    }
-    Ok(true)
+    let Some(patch) = patch(&found.entries(), bundle) else {
+        return Ok(Trust::Stood);
+    };
+    // By name: the entries of a patch are merged into those of the same name (patchMergeKey of `webhooks`).
+    let patch = Patch::Strategic(patch);
+    let configurations: Api<K> = Api::all(client.clone());
+    let patched = configurations
+        .patch(WEBHOOK_NAME, &PatchParams::default(), &patch)
+        .await;
+    patched.map_err(api(
+        "cannot write the caBundle of our webhook configuration",
+    ))?;
+    tracing::info!(kind = %K::kind(&()), "wrote the caBundle of our webhook configuration");
+    Ok(Trust::Written)
 }
 
 /// What to change so that every entry trusts `bundle` and nothing else; `None` if all do.

@@ -84,27 +84,110 @@ fn reports_every_fault_of_all_three() {
     }
 }
 
+/// Every way to break the file: its content, and a part of the message.
+const BROKEN: [(&[u8], &str); 11] = [
+    (b"".as_slice(), "mapping"),
+    (b"- a\n", "mapping"),
+    (b"image: [", "YAML"),
+    (b"\xff\xfe", "UTF-8"),
+    (b"image: i\nimage: j\n", "YAML"),
+    (b"image: ''\n", "empty"),
+    (b"image: 'a b'\n", "space"),
+    (b"image: i\nallowedAudiences: ['']\n", "audience is empty"),
+    (b"image: i\ndefaults: {port: 6480}\n", "two different ports"),
+    (b"image: i\nimagePullPolicy: Often\n", "Often"),
+    (b"image: i\nallowedAudiences: [a, b\n", "YAML"),
+];
+
+/// Something that is done to a mounted folder.
+type Spoil = fn(&Mount);
+
+/// Ways in which there is nothing to read: what is done to the folder, and a part of the message.
+const UNREADABLE: [(Spoil, &str); 4] = [
+    (
+        |mount| std::fs::remove_file(mount.file()).unwrap(),
+        "No such file",
+    ),
+    (
+        |mount| std::fs::remove_file(mount.folder.path().join("..data")).unwrap(),
+        "No such file",
+    ),
+    (
+        |mount| {
+            std::fs::remove_file(mount.file()).unwrap();
+            std::fs::create_dir(mount.file()).unwrap();
+        },
+        "directory",
+    ),
+    (
+        |mount| {
+            std::fs::write(mount.file(), vec![b'#'; 1024 * 1024 + 1]).unwrap();
+        },
+        "larger",
+    ),
+];
+
 #[test]
 fn refuses_broken_files() {
-    for (content, part) in [
-        (b"".as_slice(), "mapping"),
-        (b"- a\n", "mapping"),
-        (b"image: [", "YAML"),
-        (b"\xff\xfe", "UTF-8"),
-        (b"image: i\nimage: j\n", "YAML"),
-        (b"image: ''\n", "empty"),
-        (b"image: 'a b'\n", "space"),
-        (b"image: i\nallowedAudiences: ['']\n", "audience is empty"),
-        (b"image: i\ndefaults: {port: 6480}\n", "two different ports"),
-        (b"image: i\nimagePullPolicy: Often\n", "Often"),
-    ] {
-        let mount = Mount::new(content);
-        let faults = File::open(mount.file()).unwrap_err().join("\n");
-        assert!(faults.contains(part), "{part}: {faults}");
-        assert!(faults.contains("config.yaml"), "{faults}");
+    for (content, part) in BROKEN {
+        let faults = File::open(Mount::new(content).file())
+            .unwrap_err()
+            .join("\n");
+        assert!(
+            faults.contains(part) && faults.contains("config.yaml"),
+            "{part}: {faults}"
+        );
     }
-    let missing = File::open("/nonexistent/config.yaml".into()).unwrap_err();
-    assert!(missing.join("").contains("No such file"), "{missing:?}");
+    for (spoil, part) in UNREADABLE {
+        let mount = Mount::new(GOOD.as_bytes());
+        spoil(&mount);
+        let faults = File::open(mount.file()).unwrap_err().join("\n");
+        assert!(
+            faults.contains(part) && faults.contains("config.yaml"),
+            "{part}: {faults}"
+        );
+    }
+}
+
+#[test]
+fn a_broken_reload_keeps_the_last_good() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let is_good = || {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        page.contains("\nconfig_good 1\n")
+    };
+    let mut mount = Mount::new(GOOD.as_bytes());
+    let mut file = File::open(mount.file()).unwrap();
+    let current = file.current();
+    for (content, part) in BROKEN {
+        let last = Arc::clone(&current.borrow());
+        mount.swap(content);
+        file.look(&metrics);
+        assert!(
+            Arc::ptr_eq(&last, &current.borrow()) && !is_good(),
+            "{part}"
+        );
+        mount.swap(GOOD.as_bytes());
+        file.look(&metrics);
+        assert!(
+            !Arc::ptr_eq(&last, &current.borrow()) && is_good(),
+            "{part}"
+        );
+    }
+    for (spoil, part) in UNREADABLE {
+        let mount = Mount::new(GOOD.as_bytes());
+        let mut file = File::open(mount.file()).unwrap();
+        let current = file.current();
+        let last = Arc::clone(&current.borrow());
+        spoil(&mount);
+        file.look(&metrics);
+        assert!(
+            Arc::ptr_eq(&last, &current.borrow()) && !is_good(),
+            "{part}"
+        );
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{ServerName, UnixTime};
 use x509_parser::extensions::ParsedExtension;
 
@@ -112,6 +113,33 @@ fn an_authority_that_slept_too_long_is_replaced() {
 }
 
 #[test]
+fn an_authority_out_of_turn_keeps_the_one_before_for_as_long_as_its_leaves_live() {
+    let (mut new, old) = (
+        Authority::new(start()).unwrap(),
+        Authority::new(start()).unwrap(),
+    );
+    let served = leaf(&old, start());
+    assert!(!new.trusts(&served));
+    assert!(new.keep(&old, start()) && !new.keep(&old, start()));
+    assert!(new.trusts(&served) && !served.is_good(&new, start()));
+    let mut stored = Authority::from_secret(&new.to_secret()).unwrap();
+    for (after, is_trusted) in [(Duration::days(7), true), (Duration::days(9), false)] {
+        let now = start() + after;
+        assert_eq!(stored.advance(now).unwrap(), !is_trusted, "{after}");
+        assert_eq!(stored.trusts(&served), is_trusted, "{after}");
+    }
+    // Known by what is trusted only.
+    let mut anew = Authority::new(start()).unwrap();
+    anew.keep_bundle("no certificate", start());
+    assert_eq!(anew.bundle().matches("BEGIN").count(), 1);
+    anew.keep_bundle(&old.bundle(), start());
+    assert_eq!(trusted(&served, &anew.bundle(), start()), Ok(()));
+    // One that is over vouches for nobody.
+    let late = start() + Duration::days(400);
+    assert!(!Authority::new(late).unwrap().keep(&old, late));
+}
+
+#[test]
 fn a_leaf_is_renewed_in_time_and_after_a_jump_of_the_clock() {
     let authority = Authority::new(start()).unwrap();
     let leaf = leaf(&authority, start());
@@ -132,6 +160,7 @@ fn a_leaf_is_renewed_in_time_and_after_a_jump_of_the_clock() {
 fn refuses_every_broken_secret_without_repeating_a_key() {
     let mut authority = Authority::new(start()).unwrap();
     authority.next = Some(Ca::new(start()).unwrap());
+    assert!(authority.keep(&Authority::new(start()).unwrap(), start()));
     let good = authority.to_secret();
     let other = Authority::new(start()).unwrap().to_secret();
     let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -158,6 +187,9 @@ fn refuses_every_broken_secret_without_repeating_a_key() {
         ("ca.key", Some(ed25519.serialize_pem().into())),
         ("next.key", Some(other["ca.key"].0.clone())),
         ("previous.crt", Some(b"x".to_vec())),
+        ("previous.until", None),
+        ("previous.until", Some(b"tomorrow".to_vec())),
+        ("previous.until", Some(vec![b'9'; 30])),
     ];
     assert!(Authority::from_secret(&good).is_ok());
     for (field, bytes) in cases {

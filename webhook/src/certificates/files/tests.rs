@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use time::Duration;
 
 use super::*;
+use crate::certificates::tests::api_server::ApiServer;
+use crate::certificates::tests::listen;
 
 /// A folder as a kubelet mounts it.
 struct Mount {
@@ -109,31 +111,97 @@ fn a_start_with_a_broken_pair_is_refused_with_the_file_and_the_reason() {
     assert!(missing.contains("/nonexistent/tls.crt"), "{missing}");
 }
 
+/// Something that is done to a mounted folder.
+type Spoil = fn(&Path);
+
+/// Ways in which the kubelet or an administrator leaves no readable pair: what is done to the folder, and the file to blame. (A
+/// test that runs as root cannot take a right away.)
+fn unreadable() -> [(Spoil, &'static str); 4] {
+    [
+        (
+            |path| std::fs::remove_file(path.join("..data").join(CHAIN)).unwrap(),
+            CHAIN,
+        ),
+        (
+            |path| std::fs::remove_file(path.join("..data").join(KEY)).unwrap(),
+            KEY,
+        ),
+        (
+            |path| std::fs::remove_file(path.join("..data")).unwrap(),
+            CHAIN,
+        ),
+        (
+            |path| {
+                std::fs::remove_file(path.join("..data").join(KEY)).unwrap();
+                std::fs::create_dir(path.join("..data").join(KEY)).unwrap();
+            },
+            KEY,
+        ),
+    ]
+}
+
+#[test]
+fn an_unreadable_pair_refuses_the_start_and_keeps_the_last_good() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let now = OffsetDateTime::now_utc();
+    for (index, (spoil, file)) in unreadable().into_iter().enumerate() {
+        let mut mount = Mount::new(&good());
+        let mut files = Files::open(mount.path()).unwrap();
+        let last = Arc::clone(&files.served().borrow());
+        spoil(&mount.path());
+        assert!(!files.look(now, &metrics), "{index}");
+        assert!(Arc::ptr_eq(&last, &files.served().borrow()), "{index}");
+        let error = Files::open(mount.path()).err().unwrap().to_string();
+        let path = mount.path().join(file).display().to_string();
+        assert!(error.starts_with(&path), "{index}: {error}");
+        mount.swap(&good());
+        assert!(files.look(now, &metrics), "{index}");
+        assert!(!Arc::ptr_eq(&last, &files.served().borrow()), "{index}");
+    }
+}
+
 #[test]
 fn a_reload_takes_the_good_and_keeps_the_last_good() {
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
-    let is_good = || {
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
-        page.contains("\ncertificates_good 1\n")
-    };
+    let metrics = Metrics::register(&mut Registry::default());
     let mut mount = Mount::new(&good());
     let mut files = Files::open(mount.path()).unwrap();
     let served = files.served();
     let mut last = Arc::clone(&served.borrow());
     let now = OffsetDateTime::now_utc();
+    assert!(files.look(now, &metrics));
     for (pair, ..) in broken() {
         mount.swap(&pair);
-        files.look(now, &metrics);
-        assert!(Arc::ptr_eq(&last, &served.borrow()) && !is_good());
+        assert!(!files.look(now, &metrics) && !files.look(now, &metrics));
+        assert!(Arc::ptr_eq(&last, &served.borrow()));
 
         mount.swap(&good());
-        files.look(now, &metrics);
-        assert!(!Arc::ptr_eq(&last, &served.borrow()) && is_good());
+        assert!(files.look(now, &metrics));
+        assert!(!Arc::ptr_eq(&last, &served.borrow()));
         last = Arc::clone(&served.borrow());
     }
-    std::fs::remove_file(mount.path().join("..data")).unwrap();
-    files.look(now, &metrics);
-    assert!(Arc::ptr_eq(&last, &served.borrow()) && !is_good());
+    // Nobody renews it.
+    assert!(!files.look(now + Duration::days(2), &metrics));
+}
+
+/// As the injector of cert-manager does it: certificate first, or `caBundle` first.
+#[tokio::test]
+async fn trusted_once_every_ca_bundle_is_that_of_the_served_certificate() {
+    let server = ApiServer::new();
+    let (metrics, client) = (Metrics::register(&mut Registry::default()), server.client());
+    let (first, second) = (good(), good());
+    let mut mount = Mount::new(&first);
+    let mut files = Files::open(mount.path()).unwrap();
+    let address = listen(files.served()).await;
+    assert!(!trusted(&client, address).await, "no caBundle");
+    server.trust(&first[0]);
+    assert!(trusted(&client, address).await);
+
+    mount.swap(&second);
+    assert!(files.look(OffsetDateTime::now_utc(), &metrics));
+    assert!(
+        !trusted(&client, address).await,
+        "the caBundle of the first"
+    );
+    server.trust(&[first[0].clone(), second[0].clone()].concat());
+    assert!(trusted(&client, address).await);
 }
