@@ -1,17 +1,23 @@
-//! The rights of our own service accounts, as the API server's authorizer adds them up, beyond what every service account has.
+//! The rights of our own service accounts and of agents, as the API server's authorizer adds them up (`kubectl auth can-i --list --as=…`),
+//! beyond what every service account has. They equal the files in `rights/`; `GOLDEN=write` writes these.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
+use anyhow::Context as _;
 use k8s_openapi::api::authorization::v1::{
-    SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectRulesReviewStatus,
+    ResourceAttributes, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec, SubjectRulesReviewStatus,
 };
 use kube::api::{Api, PostParams};
 use tollgate_e2e::cluster::Cluster;
-use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_e2e::namespace::TestNamespace;
+use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
 use crate::actor::{account, impersonate};
 
-/// Rules in words: verbs, resource, and the names it is limited to.
+/// Rules in words: verb, resource with its group, and the name it is limited to.
 async fn rights(
     cluster: &Cluster,
     user: &str,
@@ -35,57 +41,99 @@ fn words(status: SubjectRulesReviewStatus) -> BTreeSet<String> {
     for rule in status.resource_rules {
         let names = rule.resource_names.unwrap_or_default().join(",");
         for resource in rule.resources.unwrap_or_default() {
-            for verb in &rule.verbs {
-                words.insert(format!("{verb} {resource} {names}").trim_end().to_owned());
+            for group in rule.api_groups.iter().flatten() {
+                let resource = format!("{resource}.{group}");
+                let resource = resource.trim_end_matches('.');
+                for verb in &rule.verbs {
+                    words.insert(format!("{resource} {verb} {names}").trim_end().to_owned());
+                }
             }
         }
     }
     words
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever regenerates the golden files says so by a variable"
+)]
+fn golden(name: &str, found: &BTreeSet<String>) -> anyhow::Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policies/rights");
+    let path = path.join(name).with_extension("txt");
+    let found: String = found.iter().map(|right| format!("{right}\n")).collect();
+    if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+        fs::write(&path, &found)?;
+    }
+    let wanted = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    assert_eq!(found, wanted, "{}", path.display());
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn our_accounts_may_do_this_and_no_more() -> anyhow::Result<()> {
+async fn our_accounts_and_agents_may_do_this_and_no_more() -> anyhow::Result<()> {
+    TestNamespace::run(Some(Injection::Enabled), async |managed| {
+        let agent = account(&managed.name, "default");
+        let webhook = account(SYSTEM_NAMESPACE, WEBHOOK_NAME);
+        let probe = account(SYSTEM_NAMESPACE, "tollgate-guard-probe");
+        for (file, user, namespace) in [
+            ("webhook-everywhere", &webhook, "default"),
+            ("webhook-at-home", &webhook, SYSTEM_NAMESPACE),
+            ("guard-probe", &probe, SYSTEM_NAMESPACE),
+            ("agent-elsewhere", &agent, "default"),
+            ("agent-at-home", &agent, managed.name.as_str()),
+        ] {
+            let nobody = account("default", "has-no-rights");
+            let nobody = rights(&managed.cluster, &nobody, namespace).await?;
+            let ours = rights(&managed.cluster, user, namespace).await?;
+            golden(file, &ours.difference(&nobody).cloned().collect())?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Not from the list of rules but asked one by one, so that a rule of whatever origin counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_can_read_no_secret_but_its_own_and_no_pod() -> anyhow::Result<()> {
     let cluster = Cluster::connect().await?;
-    let everywhere = [
-        "bind clusterroles tollgate-agent",
-        "create rolebindings",
-        "delete rolebindings tollgate",
-        "get clusterroles tollgate-agent",
-        "get mutatingwebhookconfigurations tollgate-webhook",
-        "get validatingwebhookconfigurations tollgate-webhook",
-        "list namespaces",
-        "list rolebindings tollgate",
-        "list validatingadmissionpolicies tollgate-token-guard",
-        "list validatingadmissionpolicybindings tollgate-token-guard",
-        "patch mutatingwebhookconfigurations tollgate-webhook",
-        "patch validatingwebhookconfigurations tollgate-webhook",
-        "update rolebindings tollgate",
-        "watch namespaces",
-        "watch rolebindings tollgate",
-        "watch validatingadmissionpolicies tollgate-token-guard",
-        "watch validatingadmissionpolicybindings tollgate-token-guard",
-    ];
-    let at_home = [
-        "create configmaps",
-        "create secrets",
-        "create serviceaccounts/token tollgate-guard-probe",
-        "get configmaps tollgate-guard",
-        "get secrets tollgate-webhook-ca",
-        "patch configmaps tollgate-guard",
-        "update secrets tollgate-webhook-ca",
-    ];
-    let all: Vec<&str> = everywhere.iter().chain(&at_home).copied().collect();
-    for (name, namespace, wanted) in [
-        (WEBHOOK_NAME, "default", everywhere.as_slice()),
-        (WEBHOOK_NAME, SYSTEM_NAMESPACE, &all),
-        ("tollgate-guard-probe", SYSTEM_NAMESPACE, &[]),
-    ] {
-        let nobody = account(SYSTEM_NAMESPACE, "has-no-rights");
-        let nobody = rights(&cluster, &nobody, namespace).await?;
-        let ours = rights(&cluster, &account(SYSTEM_NAMESPACE, name), namespace).await?;
-        let ours: BTreeSet<&str> = ours.difference(&nobody).map(String::as_str).collect();
-        let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
-        assert_eq!(ours, wanted, "{name} in {namespace}");
+    let reviews: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+    let own = ("secrets", "get", SYSTEM_NAMESPACE, "tollgate-webhook-ca");
+    let mut asked = vec![(own, true)];
+    for namespace in ["", "default", "kube-system", SYSTEM_NAMESPACE] {
+        for verb in ["get", "list", "watch"] {
+            for resource in ["pods", "pods/log", "pods/exec", "secrets"] {
+                for name in ["", "other"] {
+                    asked.push(((resource, verb, namespace, name), false));
+                }
+            }
+        }
+    }
+    for ((resource, verb, namespace, name), is_allowed) in asked {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let attributes = ResourceAttributes {
+            resource: Some(resource.to_owned()),
+            subresource: Some(subresource.to_owned()),
+            verb: Some(verb.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(account(SYSTEM_NAMESPACE, WEBHOOK_NAME)),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{SYSTEM_NAMESPACE}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                resource_attributes: Some(attributes.clone()),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &review).await?;
+        let status = answer.status.unwrap_or_default();
+        assert_eq!(status.allowed, is_allowed, "{attributes:?}");
     }
     Ok(())
 }
