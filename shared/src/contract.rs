@@ -20,6 +20,9 @@ pub const AGENT_CLUSTER_ROLE: &str = "tollgate-agent";
 /// Name of the RoleBinding in a managed namespace.
 pub const ROLE_BINDING: &str = "tollgate";
 
+/// Label of every object that we install or make, so that nothing of ours can be overlooked.
+pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "tollgate");
+
 /// Namespace label; its values are [`Injection`].
 pub const NAMESPACE_LABEL: &str = "tollgate.dev/injection";
 /// Pod label: `"true"` or `"false"`.

@@ -11,7 +11,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::json;
-use tollgate_shared::contract::{SERVICE_ACCOUNT_PATH, SYSTEM_NAMESPACE};
+use tollgate_shared::contract::{PART_OF, SERVICE_ACCOUNT_PATH, SYSTEM_NAMESPACE};
 
 /// Name of the ConfigMap, and the key with one audience a line; `manifests/base/policies/audience-guard.yaml` reads them.
 const CONFIG_MAP: &str = "tollgate-guard";
@@ -89,13 +89,7 @@ async fn ensure(client: &Client, audiences: &str) -> kube::Result<()> {
             let map = ConfigMap {
                 metadata: ObjectMeta {
                     name: Some(CONFIG_MAP.to_owned()),
-                    labels: Some(
-                        [(
-                            "app.kubernetes.io/part-of".to_owned(),
-                            "tollgate".to_owned(),
-                        )]
-                        .into(),
-                    ),
+                    labels: Some([(PART_OF.0.to_owned(), PART_OF.1.to_owned())].into()),
                     ..ObjectMeta::default()
                 },
                 data: Some(data),

@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_shared::contract::{PART_OF, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 use tollgate_shared::ready::BlockReady;
 use tollgate_shared::tls;
 
@@ -257,13 +257,7 @@ fn secret(found: Option<Secret>, authority: &Authority) -> Secret {
     let mut secret = found.unwrap_or_else(|| Secret {
         metadata: ObjectMeta {
             name: Some(SECRET.to_owned()),
-            labels: Some(
-                [(
-                    "app.kubernetes.io/part-of".to_owned(),
-                    "tollgate".to_owned(),
-                )]
-                .into(),
-            ),
+            labels: Some([(PART_OF.0.to_owned(), PART_OF.1.to_owned())].into()),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),

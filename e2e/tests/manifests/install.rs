@@ -5,7 +5,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tollgate_shared::contract::{
-    ADMIN_PORT, AGENT_CLUSTER_ROLE, GROUP, SYSTEM_NAMESPACE, UID, WEBHOOK_NAME, WEBHOOK_PORT,
+    ADMIN_PORT, AGENT_CLUSTER_ROLE, GROUP, PART_OF, SYSTEM_NAMESPACE, UID, WEBHOOK_NAME,
+    WEBHOOK_PORT,
 };
 
 use crate::files::{BASE, base, id, list, of_kind, root, text};
@@ -34,6 +35,17 @@ fn every_object_has_its_own_file_and_is_installed() {
     installed.sort();
     written.sort();
     assert_eq!(installed, written, "run `make manifests`");
+}
+
+#[test]
+fn every_object_carries_the_label_by_which_an_uninstall_is_checked() {
+    let install = fs::read_to_string(root().join("install.yaml")).unwrap();
+    for object in serde_saphyr::from_multiple::<Value>(&install).unwrap() {
+        let label = &object["metadata"]["labels"][PART_OF.0];
+        assert_eq!(label, PART_OF.1, "{:?}", id(&object));
+    }
+    let pod = &base("Deployment", WEBHOOK_NAME)["spec"]["template"];
+    assert_eq!(pod["metadata"]["labels"][PART_OF.0], PART_OF.1);
 }
 
 #[test]

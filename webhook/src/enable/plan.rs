@@ -5,7 +5,7 @@ use std::fmt;
 
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING};
+use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, PART_OF, ROLE_BINDING};
 
 use super::guard::Guard;
 
@@ -106,13 +106,7 @@ fn grant(namespace: &str, role: &str) -> RoleBinding {
         metadata: ObjectMeta {
             name: Some(ROLE_BINDING.to_owned()),
             namespace: Some(namespace.to_owned()),
-            labels: Some(
-                [(
-                    "app.kubernetes.io/part-of".to_owned(),
-                    "tollgate".to_owned(),
-                )]
-                .into(),
-            ),
+            labels: Some([(PART_OF.0.to_owned(), PART_OF.1.to_owned())].into()),
             // Removing the role, as an uninstall does, removes the grants.
             owner_references: Some(vec![OwnerReference {
                 api_version: format!("{RBAC}/v1"),

@@ -1,6 +1,8 @@
 //! The webhook as a platform team runs it: certificates that heal, restarts that lose nothing. These tests change what the whole
 //! cluster shares, so they run one after the other.
 
+mod drift;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
