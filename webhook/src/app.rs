@@ -17,7 +17,7 @@ use crate::audience;
 use crate::certificates::{CertificateError, Certificates, Files};
 use crate::config::{Config, File, LOOK};
 use crate::enable::{BadBuild, Enable};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PREFIX};
 use crate::review::Review;
 
 /// How long connections are accepted after the end was signalled: endpoints empty within seconds.
@@ -62,7 +62,7 @@ impl Bound {
     /// # Errors
     /// A port that is taken; no access.
     pub async fn new(config: Config) -> Result<Self, AppError> {
-        let mut registry = Registry::with_prefix("tollgate_webhook");
+        let mut registry = Registry::with_prefix(PREFIX);
         let metrics = Metrics::register(&mut registry);
         let connections = serve::Metrics::register(&mut registry);
         let ready = Ready::default();

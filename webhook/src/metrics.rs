@@ -10,6 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 
+/// What every name begins with.
+pub const PREFIX: &str = "tollgate_webhook";
+
 /// Upper bounds of the buckets of a review's duration, in seconds. The API server waits 5 s.
 const SECONDS: [f64; 10] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.5, 5.0,
@@ -144,5 +147,49 @@ impl Metrics {
 
     pub(crate) fn grant_failed(&self) {
         self.grant_errors.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A misspelt name in an alert is an alert that never comes.
+    #[test]
+    fn alerts_and_docs_name_metrics_that_exist() {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let metrics = Metrics::register(&mut registry);
+        metrics.reloaded(true);
+        let admission = Admission {
+            stage: "mutate",
+            injection: "enabled",
+            decision: "allowed",
+            reason: "injected",
+        };
+        metrics.admitted(&admission, Duration::ZERO);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        let known: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut named = 0;
+        for file in [
+            "manifests/components/prometheus/alerts.yaml",
+            "docs/operations.md",
+        ] {
+            let text = fs::read_to_string(repository.join(file)).unwrap();
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.starts_with("tollgate_")) {
+                let name = word.strip_suffix("_total").unwrap_or(word);
+                assert!(known.contains(&name), "{file}: {word}");
+                named += 1;
+            }
+        }
+        assert!(named > 5, "{named}");
     }
 }
