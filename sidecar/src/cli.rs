@@ -92,7 +92,7 @@ fn verify_command() -> Command {
         .about("Check that records are whole, and join them with the cluster's audit log")
         .after_help("Exit status: 0 if all is well, 1 if a chain is broken or a record or a call is missing, 64 for bad arguments.")
         .args([
-            file("files").num_args(1..).required(true).help("Files with records, in any order"),
+            file("files").num_args(1..).required(true).help("Files with records, in any order; - is standard input"),
             file("cluster-audit")
                 .long("cluster-audit")
                 .action(clap::ArgAction::Append)

@@ -138,6 +138,12 @@ impl Timestamp {
         self.0
     }
 
+    /// From [`Self::micros`].
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
     fn from_parts([year, month, day, hour, minute, second, micros]: [u32; 7]) -> Option<Self> {
         let small = |part: u32| u8::try_from(part).ok();
         let month = time::Month::try_from(small(month)?).ok()?;

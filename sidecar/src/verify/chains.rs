@@ -11,12 +11,12 @@ mod run;
 
 pub(super) use self::run::Place;
 use self::run::Run;
-use super::ReadError;
 use super::calls::Calls;
 use super::facts::Recorded;
 use super::join::Join;
 use super::lines::{Line, Lines, RECORD_LIMIT};
 use super::summary::{Fault, Summary};
+use super::{ReadError, envelope};
 
 /// Half lines that may wait for their repetition; a recorder leaves at most one for each kill.
 const MAX_FRAGMENTS: usize = 64;
@@ -28,7 +28,7 @@ const MAX_BREAKS: u64 = 1000;
 struct Fragment {
     place: Place,
     text: Vec<u8>,
-    error: BadLine,
+    error: String,
 }
 
 /// Reads records.
@@ -76,24 +76,40 @@ impl Records {
             file,
             line: line.number,
         };
-        let text = std::str::from_utf8(line.text).map_err(|_| BadLine::NotUtf8);
-        match text.and_then(|text| Ok((text, parse(text)?))) {
+        let error = match read(line.text) {
+            Ok((text, mut event)) => return self.event(place, text, &mut event),
+            Err(error) => error,
+        };
+        let Some(inner) = is_about_us(line.text)
+            .then(|| envelope::open(line.text))
+            .flatten()
+        else {
+            self.unreadable(place, line, &error);
+            return Ok(());
+        };
+        match read(inner.as_bytes()) {
             Ok((text, mut event)) => self.event(place, text, &mut event),
             Err(error) => {
-                self.unreadable(place, line.text, error);
+                let text = inner.as_bytes();
+                self.unreadable(place, &Line { text, ..*line }, &error);
                 Ok(())
             }
         }
     }
 
-    fn unreadable(&mut self, place: Place, text: &[u8], error: BadLine) {
-        if !claims_to_be_ours(text) {
+    fn unreadable(&mut self, place: Place, line: &Line<'_>, error: &BadLine) {
+        let text = line.text;
+        if text.starts_with(HASH_ALONE) {
+            self.fault(place, "is part of a record that was written over several lines; one line each is needed (jq -c)");
+        } else if !claims_to_be_ours(text) {
             self.summary.foreign += u64::from(!text.is_empty());
+        } else if !line.whole {
+            self.fault(place, "is longer than any line of the record");
         } else if self.fragments.len() < MAX_FRAGMENTS {
             self.fragments.push(Fragment {
                 place,
                 text: text.to_vec(),
-                error,
+                error: error.to_string(),
             });
         } else {
             self.fault(place, &error.to_string());
@@ -185,7 +201,7 @@ impl Records {
         });
         if let Some(damaged) = damaged {
             let fragment = self.fragments.remove(damaged);
-            return self.fault(fragment.place, &fragment.error.to_string());
+            return self.fault(fragment.place, &fragment.error);
         }
         let why = match here.sequence.checked_sub(last.sequence) {
             Some(1) => "but names another hash before it: one of the two was changed".to_owned(),
@@ -195,7 +211,7 @@ impl Records {
                 last.sequence + 1,
                 here.sequence - 1
             ),
-            _ => "so it was moved or written by somebody else".to_owned(),
+            _ => "so it was moved, is there twice, or was written by somebody else".to_owned(),
         };
         let message = format!(
             "is number {} of its chain and follows number {} ({}:{}), {why}",
@@ -225,9 +241,18 @@ impl Records {
         Ok(())
     }
 
-    fn fault(&mut self, place: Place, what: &str) {
+    fn message(&self, place: Place, what: &str) -> String {
         let file = self.files.get(place.file).map_or("", String::as_str);
-        let message = format!("{file}:{}: {what}", place.line);
+        format!("{file}:{}: {what}", place.line)
+    }
+
+    fn note(&mut self, place: Place, what: &str) {
+        let message = self.message(place, what);
+        self.summary.note(|| message);
+    }
+
+    fn fault(&mut self, place: Place, what: &str) {
+        let message = self.message(place, what);
         self.summary.add(Fault {
             file: place.file,
             line: place.line,
@@ -235,6 +260,19 @@ impl Records {
         });
     }
 }
+
+fn read(text: &[u8]) -> Result<(&str, Event<'_>), BadLine> {
+    let text = std::str::from_utf8(text).map_err(|_| BadLine::NotUtf8)?;
+    Ok((text, parse(text)?))
+}
+
+/// Whether a line holds one of ours in any form.
+fn is_about_us(text: &[u8]) -> bool {
+    text.starts_with(b"{") && memchr::memmem::find(text, b"tollgate.dev/").is_some()
+}
+
+/// What a program that breaks objects into lines makes of ours.
+const HASH_ALONE: &[u8] = b"\"tollgate.dev/hash\"";
 
 /// Whether a line that cannot be read looks like one of the record: then it is no foreign line but a damaged one.
 fn claims_to_be_ours(text: &[u8]) -> bool {

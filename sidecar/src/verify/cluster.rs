@@ -1,9 +1,10 @@
 //! Events of the cluster's audit log (`audit.k8s.io/v1`), as little of them as the join needs. Unknown fields are skipped.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tollgate_shared::record::{Text, Timestamp};
 
-use super::facts::Request;
+use super::request::Request;
 
 /// One event.
 #[derive(Debug, Deserialize)]
@@ -25,6 +26,8 @@ pub(super) struct Logged<'a> {
     annotations: Option<Annotations<'a>>,
     #[serde(borrow, default)]
     request_received_timestamp: Text<'a>,
+    #[serde(borrow, default)]
+    stage_timestamp: Text<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +42,8 @@ struct User<'a> {
 struct Extra<'a> {
     #[serde(rename = "authentication.kubernetes.io/credential-id", borrow, default)]
     credential_id: Vec<Text<'a>>,
+    #[serde(rename = "authentication.kubernetes.io/pod-name", borrow, default)]
+    pod_name: Vec<Text<'a>>,
     #[serde(rename = "authentication.kubernetes.io/pod-uid", borrow, default)]
     pod_uid: Vec<Text<'a>>,
 }
@@ -72,6 +77,8 @@ struct Annotations<'a> {
         default
     )]
     issued: Option<Text<'a>>,
+    #[serde(rename = "tollgate.dev/hash", default)]
+    hash: Option<IgnoredAny>,
 }
 
 impl<'a> Logged<'a> {
@@ -81,21 +88,22 @@ impl<'a> Logged<'a> {
     }
 
     pub(super) fn credential_id(&self) -> Option<&str> {
-        self.user
-            .extra
-            .as_ref()?
-            .credential_id
-            .first()
-            .map(|text| &**text)
+        first(&self.user.extra.as_ref()?.credential_id)
     }
 
     pub(super) fn pod_uid(&self) -> Option<&str> {
-        self.user
-            .extra
-            .as_ref()?
-            .pod_uid
-            .first()
-            .map(|text| &**text)
+        first(&self.user.extra.as_ref()?.pod_uid)
+    }
+
+    pub(super) fn pod_name(&self) -> Option<&str> {
+        first(&self.user.extra.as_ref()?.pod_name)
+    }
+
+    /// Whether this is a line of a record: some logs hold both.
+    pub(super) fn is_record(&self) -> bool {
+        self.annotations
+            .as_ref()
+            .is_some_and(|notes| notes.hash.is_some())
     }
 
     /// Credential id of the token that this request got.
@@ -107,10 +115,14 @@ impl<'a> Logged<'a> {
         self.response_status.as_ref().map(|status| status.code)
     }
 
-    /// Microseconds since 1970.
+    /// When the request came, in microseconds since 1970.
     pub(super) fn time(&self) -> Option<u64> {
-        let time: Result<Timestamp, _> = self.request_received_timestamp.parse();
-        time.ok().map(Timestamp::micros)
+        micros(&self.request_received_timestamp)
+    }
+
+    /// When the event was made.
+    pub(super) fn until(&self) -> Option<u64> {
+        micros(&self.stage_timestamp)
     }
 
     pub(super) fn request(&self) -> Request<'_> {
@@ -137,4 +149,12 @@ impl<'a> Logged<'a> {
         request.is_token_request()
             || (reads && request.group == Some(tollgate_shared::contract::GROUP))
     }
+}
+
+fn first<'b>(texts: &'b [Text<'_>]) -> Option<&'b str> {
+    texts.first().map(|text| &**text)
+}
+
+fn micros(time: &str) -> Option<u64> {
+    time.parse().ok().map(Timestamp::micros)
 }

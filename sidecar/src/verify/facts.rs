@@ -1,12 +1,9 @@
-//! What the join needs of a line or an event: a few numbers, so that millions of them fit. Texts are hashed with keys of this
-//! process.
-
-use std::hash::{BuildHasher as _, RandomState};
+//! What the join needs of a line or an event: a few numbers, so that millions of them fit.
 
 use sha2::{Digest as _, Sha256};
-use tollgate_shared::record::{AuditId, Decision, Event, Stage, outcome};
+use tollgate_shared::record::{AuditId, Event, Stage, outcome};
 
-use super::cluster::Logged;
+use super::request::Object;
 
 /// A credential id as a number: its UUID, or a hash of whatever else it is.
 pub(super) type Jti = u128;
@@ -17,32 +14,37 @@ pub(super) struct Recorded {
     pub(super) audit: u128,
     pub(super) class: u64,
     pub(super) object: Object,
-    /// Microseconds since 1970, of the request.
+    /// Microseconds since 1970: when the request came.
     pub(super) time: u64,
+    /// And when this line was made.
+    pub(super) until: u64,
     /// The sidecar's own TokenRequest, for its stock.
     pub(super) stock: bool,
     pub(super) denied: bool,
     pub(super) jti: Option<Jti>,
 }
 
-/// Verb and object. What is 0 is not known: the API server learns some names from bodies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Object {
-    verb: u32,
-    namespace: u32,
-    name: u32,
-}
-
-/// One thing known about one token, from either side.
+/// One thing known about one token, from either side. They are sorted by token, then by call, records first, then by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fact {
     pub(super) jti: Jti,
-    pub(super) kind: Kind,
     pub(super) audit: u128,
-    pub(super) object: Object,
-    pub(super) class: u64,
+    pub(super) kind: Kind,
+    /// When the request came. All that one server logs of one request has the same.
     pub(super) time: u64,
+    /// When the line or the event was made; [`OPEN`] where more is to come.
+    pub(super) until: u64,
+    pub(super) object: Object,
+    /// The kind of request; of an event, [`AGGREGATED`] if two servers may log it.
+    pub(super) class: u64,
 }
+
+/// [`Fact::until`] of a call that no line closes.
+pub(super) const OPEN: u64 = u64::MAX;
+/// [`Fact::class`] of an event that an aggregated API server may have logged too.
+pub(super) const AGGREGATED: u64 = 1;
+/// Clocks of two servers may differ by as many microseconds.
+const SKEW: u64 = 1_000_000;
 
 /// What a [`Fact`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ pub(super) enum Kind {
     Answered,
     /// A record: the API server answered 401, so its log has no credential id.
     Rejected,
+    /// A record: the answer is one that a load balancer, or an API server that begins or ends, gives before it logs anything.
+    Turned,
     /// A record: the token was minted for this call, and that is all.
     Unanswered,
     /// A record: nobody knows how the call ended.
@@ -66,167 +70,57 @@ pub(super) enum Kind {
     Issued,
 }
 
-/// Hashes texts.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Hasher(RandomState);
-
-impl Hasher {
-    fn part(&self, text: Option<&str>) -> u32 {
-        let text = text.filter(|text| !text.is_empty());
-        // The lower half is as good as the whole; 0 is taken.
-        text.map_or(0, |text| (self.0.hash_one(text) as u32).max(1))
-    }
-
-    pub(super) fn recorded(&self, event: &Event<'_>) -> Recorded {
-        let object = event.object_ref.as_ref();
-        let request = Request {
-            user: &event.user.username,
-            verb: &event.verb,
-            uri: &event.request_uri,
-            group: object.and_then(|object| object.api_group.as_deref()),
-            resource: object.and_then(|object| object.resource.as_deref()),
-            subresource: object.and_then(|object| object.subresource.as_deref()),
-            namespace: object.and_then(|object| object.namespace.as_deref()),
-            name: object.and_then(|object| object.name.as_deref()),
-        };
-        let denied = event.annotations.decision == Decision::Deny;
-        let notes = &event.annotations;
-        Recorded {
-            audit: event.audit_id.map(audit).unwrap_or_default(),
-            class: self.class(&request),
-            object: self.object(&request),
-            time: event.request_received_timestamp.micros(),
-            stock: !denied && request.is_token_request(),
-            denied,
-            jti: notes.credential_id.as_deref().map(jti),
-        }
-    }
-
-    pub(super) fn class_of(&self, event: &Logged<'_>) -> u64 {
-        self.class(&event.request())
-    }
-
-    pub(super) fn object_of(&self, event: &Logged<'_>) -> Object {
-        self.object(&event.request())
-    }
-
-    fn class(&self, request: &Request<'_>) -> u64 {
-        let path = match request.resource {
-            Some(_) => "",
-            None => request.uri.split('?').next().unwrap_or_default(),
-        };
-        let parts = [
-            request.group,
-            request.resource,
-            request.subresource,
-            request.namespace,
-        ];
-        let parts = parts.map(Option::unwrap_or_default);
-        self.0.hash_one((request.user, request.verb, path, parts))
-    }
-
-    fn object(&self, request: &Request<'_>) -> Object {
-        let what = (request.verb, request.resource, request.subresource);
-        Object {
-            verb: (self.0.hash_one(what) as u32).max(1),
-            namespace: self.part(request.namespace),
-            name: self.part(request.name),
-        }
-    }
-}
-
-/// A request as either side describes it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
-    pub(super) user: &'a str,
-    pub(super) verb: &'a str,
-    pub(super) uri: &'a str,
-    pub(super) group: Option<&'a str>,
-    pub(super) resource: Option<&'a str>,
-    pub(super) subresource: Option<&'a str>,
-    pub(super) namespace: Option<&'a str>,
-    pub(super) name: Option<&'a str>,
-}
-
-impl Request<'_> {
-    pub(super) fn is_token_request(&self) -> bool {
-        self.verb == "create"
-            && self.resource == Some("serviceaccounts")
-            && self.subresource == Some("token")
-    }
-}
-
-impl Object {
-    pub(super) const fn parts(self) -> [u32; 3] {
-        [self.verb, self.namespace, self.name]
-    }
-
-    pub(super) const fn from_parts([verb, namespace, name]: [u32; 3]) -> Self {
-        Self {
-            verb,
-            namespace,
-            name,
-        }
-    }
-
-    /// Whether both may be the same object.
-    pub(super) const fn agrees(self, other: Self) -> bool {
-        const fn same(one: u32, other: u32) -> bool {
-            one == 0 || other == 0 || one == other
-        }
-        self.verb == other.verb
-            && same(self.namespace, other.namespace)
-            && same(self.name, other.name)
-    }
-}
-
 impl Kind {
     pub(super) const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Stock,
             1 => Self::Answered,
             2 => Self::Rejected,
-            3 => Self::Unanswered,
-            4 => Self::Aborted,
-            5 => Self::Call,
-            6 => Self::OtherCall,
-            7 => Self::Issued,
+            3 => Self::Turned,
+            4 => Self::Unanswered,
+            5 => Self::Aborted,
+            6 => Self::Call,
+            7 => Self::OtherCall,
+            8 => Self::Issued,
             _ => return None,
         })
     }
 }
 
 impl Fact {
+    pub(super) fn is_record(&self) -> bool {
+        self.kind <= Kind::Aborted
+    }
+
+    /// Whether the API server answered, as the record has it.
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self.kind, Kind::Answered | Kind::Rejected | Kind::Turned)
+    }
+
     pub(super) const fn is_call(&self) -> bool {
         matches!(self.kind, Kind::Call | Kind::OtherCall)
     }
 
-    /// Whether this event is that of a recorded call.
+    /// Whether this event of the same `auditID` is that of a recorded call.
     pub(super) fn is_of(&self, record: &Self) -> bool {
-        record.kind != Kind::Stock && self.agrees(record)
+        record.kind != Kind::Stock && self.object.agrees(record.object)
     }
 
-    /// Whether two events may be of one request.
-    pub(super) fn is_same(&self, event: &Self) -> bool {
-        event.kind == self.kind && self.agrees(event)
-    }
-
-    fn agrees(&self, other: &Self) -> bool {
-        self.audit == other.audit && self.object.agrees(other.object)
+    /// Whether this event of the same `auditID` is another stage of that request, or what an aggregated API server logged
+    /// while that request went through it.
+    pub(super) fn is_same(&self, request: &Self) -> bool {
+        let within = self.class == AGGREGATED && self.until <= request.until.saturating_add(SKEW);
+        self.object.agrees(request.object) && (self.time == request.time || within)
     }
 
     /// For people.
-    pub(super) fn missing(&self, counter: &str) -> String {
-        let what = if self.kind == Kind::Issued {
-            "a mint"
-        } else {
-            "a call"
+    pub(super) fn describe(&self, why: &str) -> String {
+        let what = match self.kind {
+            Kind::Issued => "a mint",
+            _ => "a call",
         };
-        let (audit, jti) = (
-            AuditId::from_number(self.audit),
-            AuditId::from_number(self.jti),
-        );
-        format!("{counter}: {what} with auditID {audit} and credential JTI={jti}")
+        let [audit, jti] = [self.audit, self.jti].map(AuditId::from_number);
+        format!("{what} with auditID {audit} and credential JTI={jti}: {why}")
     }
 }
 
@@ -240,6 +134,7 @@ impl Recorded {
             object: self.object,
             class: self.class,
             time: self.time,
+            until: self.until,
         }
     }
 }
@@ -258,6 +153,8 @@ pub(super) fn ending(event: &Event<'_>) -> Kind {
         Kind::Unanswered
     } else if code == Some(401) {
         Kind::Rejected
+    } else if matches!(code, Some(429 | 502..=504)) {
+        Kind::Turned
     } else {
         Kind::Answered
     }

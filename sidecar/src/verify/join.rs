@@ -1,16 +1,19 @@
-//! Joins records with the cluster's audit log. Everything is decided per token: who recorded it, who used it, who minted it.
+//! Collects what both sides say of each token: who recorded it, who used it, who minted it.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use tollgate_shared::record::{AuditId, Event, Stage};
 
-use super::ReadError;
 use super::cluster::Logged;
-use super::facts::{Fact, Hasher, Jti, Kind, Recorded, audit, ending, jti};
-use super::lines::{CLUSTER_LIMIT, Lines};
+use super::facts::{AGGREGATED, Fact, Jti, Kind, OPEN, Recorded, audit, ending, jti};
+use super::judge::{Log, judge};
+use super::lines::{CLUSTER_LIMIT, Line, Lines};
+use super::request::Hasher;
 use super::spill::Spill;
 use super::summary::{Counters, Summary};
+use super::uncovered::Uncovered;
+use super::{ReadError, envelope};
 
 /// Collects both sides.
 pub(super) struct Join {
@@ -28,12 +31,41 @@ pub(super) struct Join {
     /// First and last time in the log.
     span: Option<(u64, u64)>,
     counters: Counters,
+    /// Pods that mint, and whose records were not given.
+    uncovered: Uncovered,
 }
 
 struct Lost {
     recorded: Recorded,
-    aborted: bool,
+    end: End,
     token: Option<Jti>,
+}
+
+/// How a call without a token ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Aborted,
+    /// The sidecar answered: no token, no call.
+    Refused,
+    /// Not yet.
+    Open,
+}
+
+/// Lines that are no events.
+#[derive(Default)]
+pub(super) struct Odd {
+    pub(super) count: u64,
+    pub(super) first: Option<u64>,
+}
+
+impl Odd {
+    fn line(&mut self, line: &Line<'_>) {
+        if line.text.is_empty() && line.whole {
+            return;
+        }
+        self.count += 1;
+        self.first.get_or_insert(line.number);
+    }
 }
 
 impl Join {
@@ -48,6 +80,7 @@ impl Join {
             classes: HashMap::new(),
             span: None,
             counters: Counters::default(),
+            uncovered: Uncovered::default(),
         }
     }
 
@@ -72,7 +105,11 @@ impl Join {
         if recorded.denied {
             self.counters.aborted += u64::from(kind == Kind::Aborted);
         } else if let Some(id) = event.audit_id {
-            self.lose(id, recorded, kind == Kind::Aborted);
+            let end = match kind {
+                Kind::Aborted => End::Aborted,
+                _ => End::Refused,
+            };
+            self.lose(id, recorded, end);
         }
         Ok(())
     }
@@ -86,11 +123,11 @@ impl Join {
         self.spill.push(&recorded.fact(token, kind))
     }
 
-    fn lose(&mut self, id: AuditId, recorded: Recorded, aborted: bool) {
+    fn lose(&mut self, id: AuditId, recorded: Recorded, end: End) {
         self.lost_mints.insert(id.for_mint(), id);
         let lost = Lost {
             recorded,
-            aborted,
+            end,
             token: None,
         };
         self.lost.insert(id, lost);
@@ -98,29 +135,51 @@ impl Join {
 
     /// Takes a call that no line closes.
     pub(super) fn open(&mut self, id: AuditId, recorded: Recorded) -> io::Result<()> {
+        // Its event may be still to come.
+        let recorded = Recorded {
+            until: OPEN,
+            ..recorded
+        };
         match recorded.jti {
             Some(token) => self.known(token, recorded, Kind::Answered),
             None if recorded.denied => Ok(()),
             None => {
-                self.lose(id, recorded, false);
+                self.lose(id, recorded, End::Open);
                 Ok(())
             }
         }
     }
 
-    /// Reads the cluster's log, once every record is read.
-    pub(super) fn read_cluster(&mut self, reader: impl BufRead) -> Result<(), ReadError> {
+    /// Reads a file of the cluster's log, once every record is read. Returns how many events it holds, and the lines that are
+    /// none.
+    pub(super) fn read_cluster(&mut self, reader: impl BufRead) -> Result<(u64, Odd), ReadError> {
         let mut lines = Lines::new(reader, CLUSTER_LIMIT);
+        let (mut events, mut odd) = (0, Odd::default());
         while let Some(line) = lines.next().map_err(ReadError::Read)? {
-            if let Some(event) = Logged::parse(line.text) {
-                self.event(&event).map_err(ReadError::Spill)?;
+            let inner;
+            let event = match Logged::parse(line.text) {
+                Some(event) => Some(event),
+                None => {
+                    inner = envelope::open(line.text);
+                    inner
+                        .as_deref()
+                        .and_then(|text| Logged::parse(text.as_bytes()))
+                }
+            };
+            match event {
+                Some(event) if event.is_record() => {}
+                Some(event) => {
+                    events += 1;
+                    self.event(&event).map_err(ReadError::Spill)?;
+                }
+                None => odd.line(&line),
             }
         }
-        Ok(())
+        Ok((events, odd))
     }
 
     fn event(&mut self, event: &Logged<'_>) -> io::Result<()> {
-        if let Some(time) = event.time() {
+        if let Some(time) = event.until() {
             let (first, last) = self.span.unwrap_or((time, time));
             self.span = Some((first.min(time), last.max(time)));
         }
@@ -129,11 +188,8 @@ impl Join {
         }
         let id: Option<AuditId> = event.audit_id.parse().ok();
         let ours = event.pod_uid().is_some_and(|pod| self.pods.contains(pod));
-        if ours && let Some(token) = event.issued().map(jti) {
-            let call = id.and_then(|id| self.lost_mints.get(&id).copied());
-            self.bind(call, token)?;
-            self.spill
-                .push(&self.fact(event, id, token, Kind::Issued))?;
+        if let Some(token) = event.issued().map(jti) {
+            self.issued(event, id, token, ours)?;
         }
         let Some(token) = event.credential_id().map(jti) else {
             let rejected = id.and_then(|id| self.rejected.get_mut(&audit(id)));
@@ -143,7 +199,7 @@ impl Join {
             return Ok(());
         };
         let kind = if ours && !event.is_bootstrap() {
-            self.bind(id, token)?;
+            self.bind(id, token, |end| end != End::Refused)?;
             Kind::Call
         } else if ours || event.pod_uid().is_none() {
             Kind::OtherCall
@@ -153,131 +209,70 @@ impl Join {
         self.spill.push(&self.fact(event, id, token, kind))
     }
 
+    /// Somebody got a token.
+    fn issued(
+        &mut self,
+        event: &Logged<'_>,
+        id: Option<AuditId>,
+        token: Jti,
+        ours: bool,
+    ) -> io::Result<()> {
+        if ours {
+            let call = id.and_then(|id| self.lost_mints.get(&id).copied());
+            self.bind(call, token, |_| true)?;
+            return self.spill.push(&self.fact(event, id, token, Kind::Issued));
+        }
+        self.uncovered.mint(event);
+        Ok(())
+    }
+
     /// The log knows the token of a call whose record does not: the first one counts, a second one is somebody else's.
-    fn bind(&mut self, call: Option<AuditId>, token: Jti) -> io::Result<()> {
+    fn bind(
+        &mut self,
+        call: Option<AuditId>,
+        token: Jti,
+        may: impl Fn(End) -> bool,
+    ) -> io::Result<()> {
         let Some(lost) = call.and_then(|call| self.lost.get_mut(&call)) else {
             return Ok(());
         };
-        if lost.token.is_some() {
+        if lost.token.is_some() || !may(lost.end) {
             return Ok(());
         }
         lost.token = Some(token);
-        let kind = if lost.aborted {
-            Kind::Aborted
-        } else {
-            Kind::Unanswered
+        let kind = match lost.end {
+            End::Aborted => Kind::Aborted,
+            End::Refused | End::Open => Kind::Unanswered,
         };
         self.spill.push(&lost.recorded.fact(token, kind))
     }
 
     fn fact(&self, event: &Logged<'_>, id: Option<AuditId>, jti: Jti, kind: Kind) -> Fact {
+        let aggregated = event.request().may_be_aggregated();
         Fact {
             jti,
             kind,
             // Not a UUID: an identifier that no record has.
             audit: id.map_or(0, audit),
             object: self.hasher.object_of(event),
-            class: 0,
-            time: 0,
+            class: if aggregated { AGGREGATED } else { 0 },
+            time: event.time().unwrap_or_default(),
+            until: event.until().unwrap_or_default(),
         }
     }
-}
 
-impl Join {
     /// Decides token by token, and adds the counters.
     pub(super) fn finish(self, summary: &mut Summary) -> io::Result<()> {
-        let Self {
-            spill,
-            lost,
-            counters,
-            rejected,
-            classes,
-            span,
-            ..
-        } = self;
-        let mut judge = Judge {
-            counters,
-            rejected,
-            classes,
-            span,
-            summary,
+        let untold = self.lost.values();
+        let untold = untold.filter(|lost| lost.end == End::Aborted && lost.token.is_none());
+        let mut counters = self.counters;
+        counters.aborted += untold.count() as u64;
+        self.uncovered.note(summary);
+        let log = Log {
+            rejected: self.rejected,
+            classes: self.classes,
+            span: self.span,
         };
-        let untold = lost
-            .values()
-            .filter(|lost| lost.aborted && lost.token.is_none());
-        judge.counters.aborted += untold.count() as u64;
-        for facts in spill.parts() {
-            for token in facts?.chunk_by(|one, other| one.jti == other.jti) {
-                judge.token(token);
-            }
-        }
-        judge.summary.counters = Some(judge.counters);
-        Ok(())
-    }
-}
-
-struct Judge<'a> {
-    counters: Counters,
-    rejected: HashMap<u128, bool>,
-    classes: HashMap<u64, bool>,
-    span: Option<(u64, u64)>,
-    summary: &'a mut Summary,
-}
-
-impl Judge<'_> {
-    /// All facts about one token, records first.
-    fn token(&mut self, facts: &[Fact]) {
-        let recorded = facts
-            .iter()
-            .take_while(|fact| fact.kind <= Kind::Aborted)
-            .count();
-        let (records, events) = facts.split_at(recorded);
-        for record in records {
-            let joins = |event: &Fact| event.is_call() && event.is_of(record);
-            self.record(record, events.iter().any(joins));
-        }
-        let mut used = false;
-        let mut missing: Option<&Fact> = None;
-        for event in events {
-            used |= event.is_call();
-            let known = match event.kind {
-                Kind::Issued => recorded > 0,
-                Kind::OtherCall if recorded == 0 => true,
-                _ => records.iter().any(|record| event.is_of(record)),
-            };
-            // Stages of one event, or what several API servers logged of one request, miss one record.
-            if !known && !missing.is_some_and(|missing| event.is_same(missing)) {
-                missing = Some(event);
-                self.counters.missing_record += 1;
-                self.summary.miss(|| event.missing("missing-record"));
-            }
-        }
-        let answered = |record: &Fact| matches!(record.kind, Kind::Answered | Kind::Rejected);
-        if recorded > 0 && !used && !records.iter().any(answered) {
-            self.counters.unused_mint += 1;
-        }
-    }
-
-    fn record(&mut self, record: &Fact, logged: bool) {
-        match record.kind {
-            Kind::Aborted => self.counters.aborted += 1,
-            Kind::Stock => {}
-            _ if logged => self.counters.joined += 1,
-            Kind::Rejected if self.rejected.get(&record.audit) == Some(&true) => {
-                self.counters.joined += 1;
-            }
-            Kind::Answered | Kind::Rejected if self.covers(record) => {
-                self.counters.missing_call += 1;
-                self.summary.miss(|| record.missing("missing-call"));
-            }
-            Kind::Answered | Kind::Rejected => self.counters.not_logged += 1,
-            _ => {}
-        }
-    }
-
-    /// Whether the log would hold the event of this call.
-    fn covers(&self, record: &Fact) -> bool {
-        let in_time = |(first, last): (u64, u64)| (first..=last).contains(&record.time);
-        self.span.is_some_and(in_time) && self.classes.get(&record.class) == Some(&true)
+        judge(self.spill, &log, counters, summary)
     }
 }

@@ -1,5 +1,5 @@
-//! Lines of a log, without what a container runtime or `kubectl logs` put before them. Pure over a `BufRead`; a line longer than
-//! the limit is skipped, not held.
+//! Lines of a log, without what a container runtime or `kubectl logs` put before them. Pure over a `BufRead`; of a line longer
+//! than the limit only the beginning is held.
 
 use std::io::{self, BufRead};
 
@@ -14,6 +14,7 @@ pub(super) struct Lines<R> {
     limit: usize,
     number: u64,
     buffer: Vec<u8>,
+    whole: bool,
     /// The beginning of a line that the runtime split (CRI tag `P`), and where it began.
     split: Option<(u64, Vec<u8>)>,
 }
@@ -22,8 +23,10 @@ pub(super) struct Lines<R> {
 pub(super) struct Line<'a> {
     /// From 1.
     pub(super) number: u64,
-    /// What follows the prefix; empty for a line of standard error, or one that is too long.
+    /// What follows the prefix; empty for a line of standard error.
     pub(super) text: &'a [u8],
+    /// `false` for the beginning of one that is too long.
+    pub(super) whole: bool,
 }
 
 /// What a container runtime's prefix says (CRI: `<time> <stream> <tags> <text>`).
@@ -40,6 +43,7 @@ impl<R: BufRead> Lines<R> {
             limit,
             number: 0,
             buffer: Vec::new(),
+            whole: true,
             split: None,
         }
     }
@@ -58,9 +62,9 @@ impl<R: BufRead> Lines<R> {
                 break;
             }
             let (_, split) = self.split.get_or_insert_with(|| (self.number, Vec::new()));
-            if split.len() + cri.text.len() <= self.limit {
-                split.extend_from_slice(cri.text);
-            }
+            // One byte more than the limit is kept, which tells that there were more.
+            let room = (self.limit + 1).saturating_sub(split.len());
+            split.extend_from_slice(cri.text.get(..room).unwrap_or(cri.text));
             if !cri.partial {
                 return Ok(self.rest());
             }
@@ -68,19 +72,27 @@ impl<R: BufRead> Lines<R> {
         Ok(Some(Line {
             number: self.number,
             text: without_prefix(&self.buffer),
+            whole: self.whole,
         }))
     }
 
     fn rest(&mut self) -> Option<Line<'_>> {
         let (number, text) = self.split.take()?;
         self.buffer = text;
+        self.cut();
         Some(Line {
             number,
             text: without_prefix(&self.buffer),
+            whole: self.whole,
         })
     }
 
-    /// Reads one line into the buffer; one that is too long leaves it empty.
+    fn cut(&mut self) {
+        self.whole = self.buffer.len() <= self.limit;
+        self.buffer.truncate(self.limit);
+    }
+
+    /// Reads one line into the buffer.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.clear();
         let mut any = false;
@@ -102,9 +114,7 @@ impl<R: BufRead> Lines<R> {
                 break;
             }
         }
-        if self.buffer.len() > self.limit {
-            self.buffer.clear();
-        }
+        self.cut();
         self.number += u64::from(any);
         Ok(any)
     }
@@ -135,11 +145,17 @@ impl<'a> Cri<'a> {
     }
 }
 
-/// The text from its first brace on: `kubectl logs` can put a time or the pod's name before it.
-fn without_prefix(line: &[u8]) -> &[u8] {
+/// The text from its first brace on: `kubectl logs` can put a time or the pod's name before it. All of it if it has none.
+pub(super) fn without_prefix(line: &[u8]) -> &[u8] {
     if Cri::parse(line).is_some_and(|cri| !cri.stdout) {
         return &[];
     }
-    let start = memchr::memchr(b'{', line).unwrap_or(line.len());
-    line.get(start..).unwrap_or_default().trim_ascii_end()
+    let start = memchr::memchr(b'{', line).unwrap_or(0);
+    let text = line.get(start..).unwrap_or_default();
+    // A file system may leave zeros where a machine went down.
+    let blank = |byte: &u8| *byte == 0 || byte.is_ascii_whitespace();
+    let end = text.iter().rposition(|byte| !blank(byte));
+    text.get(..end.map_or(0, |end| end + 1))
+        .unwrap_or_default()
+        .trim_ascii_start()
 }

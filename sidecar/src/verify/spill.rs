@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::mem;
 
-use super::facts::{Fact, Kind, Object};
+use super::facts::{Fact, Kind};
+use super::request::Object;
 
 /// Tokens are spread over this many parts; only one is looked at at a time.
 const PARTS: usize = 64;
 /// Bytes of a part that stay in memory.
 const IN_MEMORY: usize = 256 * 1024;
-const SIZE: usize = 16 + 1 + 16 + 12 + 8 + 8;
+const SIZE: usize = 16 + 1 + 16 + 12 + 8 + 8 + 8;
 
 /// Facts, partitioned by token.
 pub(super) struct Spill(Vec<Part>);
@@ -75,6 +76,7 @@ impl Fact {
         }
         bytes.extend_from_slice(&self.class.to_le_bytes());
         bytes.extend_from_slice(&self.time.to_le_bytes());
+        bytes.extend_from_slice(&self.until.to_le_bytes());
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -85,7 +87,8 @@ impl Fact {
         let (namespace, bytes) = bytes.split_first_chunk()?;
         let (name, bytes) = bytes.split_first_chunk()?;
         let (class, bytes) = bytes.split_first_chunk()?;
-        let (time, _) = bytes.split_first_chunk()?;
+        let (time, bytes) = bytes.split_first_chunk()?;
+        let (until, _) = bytes.split_first_chunk()?;
         Some(Self {
             jti: u128::from_le_bytes(*jti),
             kind: Kind::from_number(*kind)?,
@@ -95,12 +98,14 @@ impl Fact {
             ),
             class: u64::from_le_bytes(*class),
             time: u64::from_le_bytes(*time),
+            until: u64::from_le_bytes(*until),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::OPEN;
     use super::*;
 
     #[test]
@@ -113,6 +118,7 @@ mod tests {
             object: Object::from_parts([1, 2, 3]),
             class: u64::MAX,
             time: number,
+            until: OPEN,
         };
         let count = (PARTS * (IN_MEMORY / SIZE + 2)) as u64;
         for number in (0..count).chain([0]) {

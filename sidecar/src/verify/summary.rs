@@ -54,6 +54,10 @@ pub struct Summary {
     pub counters: Option<Counters>,
     /// The first events and calls that are missing, for people.
     pub missing: Vec<String>,
+    /// What is no fault, but should be known: what is not covered, and what is odd.
+    pub notes: Vec<String>,
+    /// All of them.
+    pub note_count: u64,
 }
 
 impl Summary {
@@ -64,7 +68,7 @@ impl Summary {
         self.fault_count == 0 && counters.missing_record == 0 && counters.missing_call == 0
     }
 
-    /// For people: bad lines first, then what is missing.
+    /// For people: bad lines first, then what is missing, then what else should be known.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut text = String::new();
@@ -77,6 +81,13 @@ impl Summary {
         if more > 0 {
             text.push_str(&format!("and {more} more bad lines\n"));
         }
+        for note in &self.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        let more = self.note_count.saturating_sub(self.notes.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("and {more} more notes\n"));
+        }
         text
     }
 
@@ -85,6 +96,13 @@ impl Summary {
         self.faults.push(fault);
         self.faults.sort_by_key(|fault| (fault.file, fault.line));
         self.faults.truncate(DESCRIBED);
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        self.note_count += 1;
+        if self.notes.len() < DESCRIBED {
+            self.notes.push(what());
+        }
     }
 
     pub(super) fn miss(&mut self, what: impl FnOnce() -> String) {

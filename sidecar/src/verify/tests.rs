@@ -8,7 +8,10 @@ use tollgate_shared::record::{AuditId, Chain, Digest, MAX_REPEATED};
 use super::*;
 
 mod alone;
+mod attacks;
+mod input;
 mod joined;
+mod log;
 
 const POD: &str = "0c6f7a51-0000-4000-8000-000000000001";
 const OTHER_POD: &str = "0c6f7a51-0000-4000-8000-000000000002";

@@ -39,19 +39,28 @@ impl Records {
         };
         let (pod, before, first) = (run.pod.as_str(), run.before, run.first);
         let others = || self.runs.iter().filter(|other| other.pod == pod);
+        let begin = run.begin;
+        let mut earlier = self
+            .runs
+            .iter()
+            .take(index)
+            .filter(|other| other.pod == pod);
+        if earlier
+            .clone()
+            .any(|other| other.begin == begin && other.before == before)
+        {
+            return self.fault(
+                first,
+                "begins as another line does: the same lines are there twice",
+            );
+        }
         if before == Chain::default() {
-            let begin = run.begin;
-            let earlier = self.runs.iter().take(index);
-            if earlier
-                .filter(|other| other.pod == pod)
-                .any(|other| other.begin == begin)
-            {
-                self.fault(
-                    first,
-                    "begins its chain as another line does: the same lines are there twice",
+            self.summary.chains += 1;
+            if earlier.any(|other| other.before == before) {
+                let what = format!(
+                    "begins another chain of pod {pod}, which lost its state with its node, or did not write this"
                 );
-            } else {
-                self.summary.chains += 1;
+                self.note(first, &what);
             }
             return;
         }

@@ -1,96 +1,24 @@
-//! `tollgate-sidecar verify` on what a real sidecar and a real API server wrote.
+//! Ten thousand calls of many kinds, and a sidecar that is killed meanwhile.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::PipeReader;
-use std::path::PathBuf;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use futures_util::future::{try_join, try_join_all};
 use http::{Method, Request};
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::client::Body;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::sync::watch;
-use tollgate_e2e::audit::AuditLog;
-use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::process::Process;
-use tollgate_e2e::program::{Verified, verify};
-use tollgate_shared::contract::Injection;
+
+use crate::{Kept, SETTLE};
 
 /// Calls that got their answer.
-const CALLS: u64 = 10_000;
+pub(crate) const CALLS: u64 = 10_000;
 /// Times that the sidecar is killed meanwhile.
 const KILLS: u64 = 6;
 /// Calls at the same time.
 const AGENTS: usize = 16;
-/// How long the last events of the cluster's log may be on their way.
-const SETTLE: Duration = Duration::from_secs(60);
-
-/// A namespace where nothing is injected by itself, whose service account works with ConfigMaps.
-async fn in_namespace(
-    test: impl AsyncFnOnce(&TestNamespace) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    TestNamespace::run(Some(Injection::OptIn), async |namespace| {
-        let verbs = [
-            "get",
-            "list",
-            "watch",
-            "create",
-            "patch",
-            "delete",
-            "deletecollection",
-        ];
-        namespace
-            .allow(json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]))
-            .await?;
-        test(namespace).await
-    })
-    .await
-}
-
-/// Keeps what a sidecar and its successors write, one file each, as a container runtime does.
-struct Kept {
-    folder: TempDir,
-    files: Vec<PathBuf>,
-    readers: Vec<JoinHandle<std::io::Result<u64>>>,
-}
-
-impl Kept {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            folder: TempDir::new()?,
-            files: Vec::new(),
-            readers: Vec::new(),
-        })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Begins with the next one's file.
-    fn keep(&mut self, stdout: &PipeReader) -> anyhow::Result<()> {
-        let path = self.path(&format!("record.{}", self.files.len()));
-        let (mut reader, mut file) = (stdout.try_clone()?, File::create(&path)?);
-        self.files.push(path);
-        self.readers.push(std::thread::spawn(move || {
-            std::io::copy(&mut reader, &mut file)
-        }));
-        Ok(())
-    }
-
-    /// Waits until all that was written is in the files.
-    fn finish(&mut self) -> anyhow::Result<()> {
-        for reader in self.readers.drain(..) {
-            reader.join().ok().context("a reader panicked")??;
-        }
-        Ok(())
-    }
-}
 
 /// One call of a mix, and the statuses that it may get.
 struct Call {
@@ -224,7 +152,11 @@ impl Load {
 }
 
 /// Makes the calls, and kills the sidecar meanwhile.
-async fn load(namespace: &str, process: &mut Process, kept: &mut Kept) -> anyhow::Result<()> {
+pub(crate) async fn load(
+    namespace: &str,
+    process: &mut Process,
+    kept: &mut Kept,
+) -> anyhow::Result<()> {
     let (current, sidecar) = watch::channel(process.client());
     let (progress, mut answered) = watch::channel(0);
     let load = Load {
@@ -246,55 +178,4 @@ async fn load(namespace: &str, process: &mut Process, kept: &mut Kept) -> anyhow
     };
     try_join(try_join_all(agents), kills).await?;
     Ok(())
-}
-
-/// Verifies until the cluster's log holds every call of the records, and returns what was said last.
-async fn settled(kept: &Kept, log: &AuditLog) -> anyhow::Result<Verified> {
-    let start = Instant::now();
-    let copy = kept.path("audit.log");
-    loop {
-        log.copy_to(&copy)?;
-        let verified = verify(&kept.files, Some(&copy))?;
-        if verified.count("missing-call")? == 0 || start.elapsed() > SETTLE {
-            return Ok(verified);
-        }
-        // A file gives no notice of its own growth.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-#[tokio::test]
-async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Result<()> {
-    in_namespace(async |namespace| {
-        let Some(log) = namespace.cluster.audit_log()? else {
-            return Ok(());
-        };
-        namespace
-            .apply::<ConfigMap>(
-                &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed"}}),
-            )
-            .await?;
-        let mut process = Process::start_unseen(namespace, &[]).await?;
-        let mut kept = Kept::new()?;
-        kept.keep(&process.stdout)?;
-        load(&namespace.name, &mut process, &mut kept).await?;
-        process.end()?;
-        kept.finish()?;
-
-        let alone = verify(&kept.files, None)?;
-        assert_eq!(alone.code, Some(0), "{alone:?}");
-        let chains_and_open = (alone.count("chains")?, alone.count("open")?);
-        assert_eq!(chains_and_open, (1, 0), "{alone:?}");
-        let joined = settled(&kept, &log).await?;
-        assert_eq!(joined.code, Some(0), "{joined:?}");
-        for name in ["missing-record", "missing-call", "not-logged"] {
-            assert_eq!(joined.count(name)?, 0, "{joined:?}");
-        }
-        // A tenth of the calls goes no further than the sidecar.
-        assert!(joined.count("joined")? >= CALLS * 17 / 20, "{joined:?}");
-        // A kill hits calls.
-        assert!(joined.count("aborted")? > 0, "{joined:?}");
-        Ok(())
-    })
-    .await
 }
