@@ -2,7 +2,10 @@
 SHELL := /usr/bin/env bash -o pipefail
 .DEFAULT_GOAL := help
 
-TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+TRIPLE ?= $(HOST)
+# What `images` builds for: this machine, and the other architecture where rustup has its standard library.
+TRIPLES ?= $(HOST) $(filter-out $(HOST),$(filter x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu,$(shell rustup target list --installed 2>/dev/null)))
 TARGET_DIR ?= target
 RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
 TAG ?= dev
@@ -11,6 +14,10 @@ export KUBECONFIG
 
 # Static binaries for FROM scratch; no path of this machine in them, so that a commit gives the same bytes anywhere.
 CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+ifneq ($(TRIPLE),$(HOST))
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER ?= x86_64-linux-gnu-gcc
+endif
 RELEASE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(CURDIR)=/tollgate
 WARNINGS := -D warnings
 
@@ -19,21 +26,30 @@ help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: build images kind-up deploy ## The main job in one command: a cluster, an injected agent, its calls, the joined records
+demo: image kind-up deploy ## The main job in one command: a cluster, an injected agent, its calls, the joined records
 	@e2e/demo
 
 .PHONY: build
-build: ## Static release binaries in target/<triple>/release/
-	@tools/ensure cargo cc
-	@echo "building release binaries (some minutes at first)"
+build: ## Static release binaries in target/<triple>/release/, for TRIPLE (this machine's)
+	@tools/ensure cargo $(TRIPLE)
+	@echo "building release binaries for $(TRIPLE) (some minutes at first)"
 	RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --release --locked --target $(TRIPLE) --target-dir $(TARGET_DIR) \
 		-p tollgate-sidecar -p tollgate-webhook
 
-.PHONY: images
-images: build ## Both images as archives in target/images/, the same digest from the same commit
+.PHONY: image
+image: build ## Both images for TRIPLE as archives in target/images/<architecture>/, the same digest from the same commit
 	@tools/ensure file git
 	@for name in tollgate-sidecar tollgate-webhook; do \
-		images/build $(RELEASE)/$$name $$name:$(TAG) target/images/$$name.tar || exit 1; done
+		images/build $(RELEASE)/$$name $$name:$(TAG) target/images || exit 1; done
+
+.PHONY: images
+images: ## The images for amd64 and arm64, where the toolchain has both (`rustup target add`)
+	@for triple in $(TRIPLES); do $(MAKE) --no-print-directory image TRIPLE=$$triple || exit 1; done
+
+.PHONY: sbom
+sbom: ## What both binaries are made of, as CycloneDX in target/sbom/
+	@tools/ensure cargo cargo-cyclonedx git
+	tools/sbom target/sbom
 
 .PHONY: kind-up kind-down
 kind-up: ## A kind cluster (K8S_VERSION=1.37 or 1.33); kubeconfig and audit log in target/kind/
@@ -42,7 +58,7 @@ kind-down: ## Remove the cluster and all that kind-up made
 	@e2e/kind/down
 
 .PHONY: deploy
-deploy: images ## Load the images and apply the manifests to the cluster of KUBECONFIG (or target/kind/kubeconfig)
+deploy: image ## Load the images and apply the manifests to the cluster of KUBECONFIG (or target/kind/kubeconfig)
 	@manifests/deploy
 
 .PHONY: manifests
@@ -78,3 +94,4 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	manifests/render --check
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
+	@e2e/uninstall
