@@ -17,6 +17,7 @@ use crate::audience;
 use crate::certificates::{CertificateError, Certificates, Files};
 use crate::config::{Config, File, LOOK};
 use crate::enable::{BadBuild, Enable};
+use crate::events::Events;
 use crate::metrics::{Metrics, PREFIX};
 use crate::review::Review;
 
@@ -131,10 +132,13 @@ impl Bound {
         let listener = self.listener.with_tls(served);
         let enable = Enable::new(self.client.clone(), config.clone(), self.metrics.clone());
         tasks.spawn(task(self.file.run(self.metrics.clone(), LOOK)));
+        let (hints, events) =
+            Events::new(self.client.clone(), config.clone(), self.metrics.clone());
+        tasks.spawn(task(events.run()));
         tasks.spawn(task(audience::run(self.client)));
         tasks.spawn(async move { Ok(enable.run().await?) });
 
-        let review = Review::new(config, self.metrics);
+        let review = Review::new(config, self.metrics).with_hints(hints);
         let make = move |_peer| {
             let review = review.clone();
             service_fn(move |request| review.clone().answer(request))

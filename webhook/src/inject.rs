@@ -26,7 +26,8 @@ pub use self::patch::PatchOp;
 use crate::reason::{Denial, Reason};
 
 pub(crate) use self::plan::{Images, Outcome, plan};
-pub(crate) use self::pod::{Container, Pod, text};
+pub(crate) use self::pod::{Container, Pod, is_label, text};
+pub(crate) use self::settings::is_subdomain;
 pub(crate) use self::{hazard::refuse_capabilities, hazard::refuse_uid, resources::lowered};
 
 /// What a decision depends on beside the pod.

@@ -31,6 +31,7 @@ pub struct Metrics {
     guard_stands: Gauge,
     grants: Gauge,
     grant_errors: Counter,
+    events: Family<EventLabels, Counter>,
 }
 
 /// Labels of one decision. Every value is one of a fixed set.
@@ -51,6 +52,26 @@ struct Reload {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    outcome: &'static str,
+}
+
+/// What became of something to tell a workload's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventOutcome {
+    /// The event was written.
+    Written,
+    /// It was told a short time ago.
+    Known,
+    /// The workload, looked at, gave no reason for an event.
+    Unconfirmed,
+    /// There was too much to tell.
+    Dropped,
+    /// The API server did not take or did not answer it.
+    Failed,
+}
+
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
@@ -65,6 +86,7 @@ impl Metrics {
             guard_stands: Gauge::default(),
             grants: Gauge::default(),
             grant_errors: Counter::default(),
+            events: Family::default(),
         };
         metrics.config_good.set(1);
         metrics.register_counters(registry);
@@ -83,6 +105,8 @@ impl Metrics {
         registry.register("config_reloads", help, self.reloads.clone());
         let help = "Attempts to grant or revoke that failed";
         registry.register("grant_errors", help, self.grant_errors.clone());
+        let help = "Reasons to tell a workload's owner something, by what became of them";
+        registry.register("events", help, self.events.clone());
     }
 
     fn register_gauges(&self, registry: &mut Registry) {
@@ -120,6 +144,17 @@ impl Metrics {
     pub(crate) fn admitted(&self, admission: &Admission, took: Duration) {
         self.admissions.get_or_create(admission).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn event(&self, outcome: EventOutcome) {
+        let outcome = match outcome {
+            EventOutcome::Written => "written",
+            EventOutcome::Known => "known",
+            EventOutcome::Unconfirmed => "unconfirmed",
+            EventOutcome::Dropped => "dropped",
+            EventOutcome::Failed => "failed",
+        };
+        self.events.get_or_create(&EventLabels { outcome }).inc();
     }
 
     pub(crate) fn panicked(&self) {

@@ -1,5 +1,5 @@
 //! Why an admission was decided as it was. Each reason has one code, which is the metric label, the head of the denial text
-//! and the event's reason. Codes are stable across releases.
+//! and, in the spelling of events, the event's reason. Codes are stable across releases.
 
 use std::fmt;
 
@@ -18,6 +18,12 @@ macro_rules! reasons {
             #[must_use]
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$variant => $code),+ }
+            }
+
+            /// The code in the spelling of the reasons of events.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant)),+ }
             }
         }
     };
@@ -138,6 +144,15 @@ mod tests {
             assert!(
                 code.chars().all(|c| c.is_ascii_lowercase() || c == '-'),
                 "{code}"
+            );
+        }
+        for reason in Reason::ALL {
+            let hyphens = reason.word().replace(|c: char| c.is_ascii_uppercase(), "-");
+            let letters = reason.code().replace('-', "");
+            assert_eq!(reason.word().to_ascii_lowercase(), letters);
+            assert_eq!(
+                hyphens.matches('-').count(),
+                reason.code().split('-').count()
             );
         }
     }

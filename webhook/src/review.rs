@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tollgate_shared::contract::Injection;
 
 use self::judge::{Answer, Stage};
+use crate::events::Hints;
 use crate::inject::InjectConfig;
 use crate::metrics::{Admission, Metrics};
 
@@ -35,6 +36,7 @@ pub struct Review {
     config: watch::Receiver<Arc<InjectConfig>>,
     metrics: Metrics,
     room: Arc<Semaphore>,
+    hints: Option<Hints>,
 }
 
 /// An answer that is no AdmissionReview: status, and one line of text.
@@ -48,6 +50,16 @@ impl Review {
             config,
             metrics,
             room: Arc::new(Semaphore::new(BODIES_KIB)),
+            hints: None,
+        }
+    }
+
+    /// Leaves hints where there is something that a workload's owner should know.
+    #[must_use]
+    pub fn with_hints(self, hints: Hints) -> Self {
+        Self {
+            hints: Some(hints),
+            ..self
         }
     }
 
@@ -125,7 +137,10 @@ impl Review {
         let judge = || judge::answer(stage, injection, body, &config);
         // A panic is a fault of ours. It must cost one review, which then fails closed, not the process.
         match std::panic::catch_unwind(AssertUnwindSafe(judge)) {
-            Ok(Ok(answer)) => {
+            Ok(Ok(mut answer)) => {
+                if let (Some(hints), Some(hint)) = (&self.hints, answer.hint.take()) {
+                    hints.leave(hint);
+                }
                 let labels = (answer.decision, answer.reason.code());
                 (review(&answer), labels.0, labels.1)
             }

@@ -124,7 +124,7 @@ fn bad(key: &str, wanted: &str) -> Denial {
 }
 
 /// Whether `name` is a DNS subdomain (RFC 1123), as names of service accounts are.
-fn is_subdomain(name: &str) -> bool {
+pub(crate) fn is_subdomain(name: &str) -> bool {
     let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let label = |label: &str| {
         label.chars().all(|c| end(c) || c == '-') && label.starts_with(end) && label.ends_with(end)

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 
+use crate::events::Hint;
 use crate::inject::{Context, Decision, InjectConfig, PatchOp, inject};
 use crate::json;
 use crate::reason::{Denial, Reason};
@@ -46,6 +47,8 @@ pub(crate) struct Answer {
     pub(crate) decision: &'static str,
     /// Why.
     pub(crate) reason: Reason,
+    /// The workload whose owner should know; never on a dry run.
+    pub(crate) hint: Option<Hint>,
 }
 
 /// The body is no AdmissionReview that could be answered.
@@ -81,9 +84,15 @@ pub(crate) fn answer(
         Stage::Mutate => mutate(&request, injection, config),
         Stage::Validate => judge(&request, injection, config),
     });
-    Ok(decided
-        .unwrap_or_else(Outcome::denied)
-        .into_answer(stage, uid))
+    let decided = decided.unwrap_or_else(Outcome::denied);
+    let hint = match decided.is_worth_telling() {
+        true => Hint::read(request, decided.reason),
+        false => None,
+    };
+    Ok(Answer {
+        hint,
+        ..decided.into_answer(stage, uid)
+    })
 }
 
 /// What of a request matters.
@@ -221,6 +230,17 @@ impl Outcome {
         }
     }
 
+    /// A denial, or a warning with a change: what a user who made a workload, not the pod, does not see.
+    const fn is_worth_telling(&self) -> bool {
+        match &self.verdict {
+            Judged::Denied(_) => true,
+            Judged::Allowed {
+                operations,
+                warnings,
+            } => !operations.is_empty() && !warnings.is_empty(),
+        }
+    }
+
     fn into_answer(self, stage: Stage, uid: &str) -> Answer {
         let reason = self.reason;
         match self.verdict {
@@ -236,6 +256,7 @@ impl Outcome {
                         false => "patched",
                     },
                     reason,
+                    hint: None,
                 },
                 Err(error) => {
                     tracing::error!(%error, stage = stage.as_str(), "cannot write a patch");
@@ -260,6 +281,7 @@ fn denied(uid: &str, denial: Denial) -> Answer {
         review: envelope(response),
         decision: "denied",
         reason: denial.reason,
+        hint: None,
     }
 }
 

@@ -185,3 +185,30 @@ fn what_has_no_uid_to_answer_is_an_error() {
     );
     assert!(matches!(refused, Err(BadReview::Json(_))), "{refused:?}");
 }
+
+#[test]
+fn what_an_owner_should_know_is_hinted_at_and_never_on_a_dry_run() {
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "agent-1", "controller": true,
+        "uid": "0b9d1a3e-3c55-4a43-8f0c-6a0d8f1c2b3a",
+    });
+    let mut review = review();
+    review["request"]["object"]["metadata"]["ownerReferences"] = json!([owner]);
+    let hint = |stage, review: &Value| ask(stage, Injection::Enabled, review).hint;
+    assert_eq!(hint(Stage::Mutate, &review), None, "nothing to tell");
+
+    let own = json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "other"}]);
+    let mut warned = review.clone();
+    warned["request"]["object"]["spec"]["containers"][0]["env"] = own;
+    let mut denied = review;
+    denied["request"]["object"]["spec"]["hostNetwork"] = true.into();
+    for (stage, review) in [
+        (Stage::Mutate, &mut warned),
+        (Stage::Mutate, &mut denied.clone()),
+        (Stage::Validate, &mut denied),
+    ] {
+        assert!(hint(stage, review).is_some(), "{review}");
+        review["request"]["dryRun"] = true.into();
+        assert_eq!(hint(stage, review), None, "{review}");
+    }
+}
