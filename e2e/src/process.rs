@@ -15,7 +15,7 @@ use tollgate_shared::secret::Token;
 
 use crate::agent::{AGENT, Agent, AgentPod};
 use crate::namespace::TestNamespace;
-use crate::program::program;
+use crate::program::{self, SIDECAR};
 use crate::spy::{Seen, Spy};
 
 mod volumes;
@@ -214,7 +214,7 @@ impl Drop for Running {
 async fn run(arguments: &[OsString]) -> anyhow::Result<(Running, PipeReader)> {
     let admin_port = free_port()?;
     let (stdout, writer) = std::io::pipe()?;
-    let mut child = Command::new(program()?)
+    let mut child = Command::new(program::path(SIDECAR)?)
         .args(["run", "--admin-port", &admin_port.to_string()])
         .args(arguments)
         .env_clear()

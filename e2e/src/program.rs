@@ -1,30 +1,35 @@
-//! The sidecar's program, built from this work tree, and its subcommand `verify`.
+//! The programs under test, built from this work tree, and the sidecar's subcommand `verify`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 
-/// Builds the program once and says where it is: cargo knows, whatever the target directory is.
-pub(crate) fn program() -> anyhow::Result<PathBuf> {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = PROGRAM.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.clone().map_err(anyhow::Error::msg)
+/// The sidecar's package and program.
+pub(crate) const SIDECAR: &str = "tollgate-sidecar";
+
+/// Builds a package's program once and says where it is: cargo knows, whatever the target directory is.
+///
+/// # Errors
+/// It does not build.
+pub fn path(package: &str) -> anyhow::Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut programs = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = programs.get(package) {
+        return Ok(path.clone());
+    }
+    let path = build(package)?;
+    programs.insert(package.to_owned(), path.clone());
+    Ok(path)
 }
 
-fn build() -> anyhow::Result<PathBuf> {
+fn build(package: &str) -> anyhow::Result<PathBuf> {
     let output = Command::new("cargo")
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "tollgate-sidecar",
-            "--bin",
-            "tollgate-sidecar",
-        ])
+        .args(["build", "--locked", "--quiet"])
+        .args(["--package", package, "--bin", package])
         .args(["--message-format", "json-render-diagnostics"])
         .output()
         .context("cannot run cargo")?;
@@ -35,10 +40,8 @@ fn build() -> anyhow::Result<PathBuf> {
     });
     let built = executables.next_back();
     built.with_context(|| {
-        format!(
-            "cannot build the sidecar: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("cannot build {package}: {errors}")
     })
 }
 
@@ -73,7 +76,7 @@ impl Verified {
 /// It could not be run.
 pub fn verify(records: &[PathBuf], cluster_audit: Option<&Path>) -> anyhow::Result<Verified> {
     let cluster = cluster_audit.map(|path| [OsString::from("--cluster-audit"), path.into()]);
-    let output = Command::new(program()?)
+    let output = Command::new(path(SIDECAR)?)
         .arg("verify")
         .args(records)
         .args(cluster.into_iter().flatten())

@@ -67,21 +67,36 @@ pub async fn ended(pods: Api<Pod>, name: &str) -> anyhow::Result<String> {
 /// None came within [`LIMIT`].
 pub async fn first_pod(pods: Api<Pod>, selector: &str) -> anyhow::Result<Pod> {
     let config = watcher::Config::default().labels(selector);
+    first(pods, config, &format!("a pod of {selector}"), |_| true).await
+}
+
+/// Waits for the first object that is `wanted`, and says `what` never came.
+///
+/// # Errors
+/// None came within [`LIMIT`].
+pub async fn first<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    what: &str,
+    wanted: impl Fn(&K) -> bool,
+) -> anyhow::Result<K>
+where
+    K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
+{
     let find = async {
-        let mut events = std::pin::pin!(watcher(pods, config));
+        let mut events = std::pin::pin!(watcher(api, config));
         while let Some(event) = events.try_next().await? {
-            if let watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) = event {
-                return Ok(pod);
+            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) = event
+                && wanted(&object)
+            {
+                return Ok(object);
             }
         }
-        bail!("the watch for pods of {selector} ended")
+        bail!("the watch for {what} ended")
     };
-    tokio::time::timeout(LIMIT, find).await.map_err(|_| {
-        anyhow!(
-            "waited {} s in vain for a pod of {selector}",
-            LIMIT.as_secs()
-        )
-    })?
+    tokio::time::timeout(LIMIT, find)
+        .await
+        .map_err(|_| anyhow!("waited {} s in vain for {what}", LIMIT.as_secs()))?
 }
 
 /// Whether the pod's `Ready` condition holds.

@@ -154,6 +154,15 @@ impl File {
     }
 }
 
+/// Reads a file once.
+///
+/// # Errors
+/// Every fault, each with the file's name.
+pub fn read_file(path: &Path) -> Result<InjectConfig, Vec<String>> {
+    let bytes = read(path).map_err(|error| named(path, vec![error]))?;
+    parse(&bytes).map_err(|faults| named(path, faults))
+}
+
 fn named(path: &Path, faults: Vec<String>) -> Vec<String> {
     let name = |fault| format!("{}: {fault}", path.display());
     faults.into_iter().map(name).collect()

@@ -2,7 +2,7 @@
 //! stands. Every pass looks at everything that is known, so it does not matter which event was missed; several replicas do
 //! the same, and the API server resolves their races.
 
-mod guard;
+pub(crate) mod guard;
 mod plan;
 mod probe;
 mod watches;
@@ -40,7 +40,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Namespaces that are never managed.
-const NEVER: [&str; 2] = ["kube-system", SYSTEM_NAMESPACE];
+pub(crate) const NEVER: [&str; 2] = ["kube-system", SYSTEM_NAMESPACE];
 
 /// The guard that is compiled in cannot be read.
 #[derive(Debug, thiserror::Error)]

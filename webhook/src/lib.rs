@@ -3,6 +3,7 @@
 pub mod app;
 pub mod audience;
 pub mod certificates;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod enable;

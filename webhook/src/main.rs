@@ -3,16 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tollgate_shared::contract::Injection;
 use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START};
 use tollgate_shared::{drain, signals, telemetry, tls};
 use tollgate_webhook::app::Bound;
-use tollgate_webhook::cli::{Cli, Command, Run};
+use tollgate_webhook::check::{BadCluster, Report, check_files, check_namespace};
+use tollgate_webhook::cli::{Check, Cli, Command, Run};
 use tollgate_webhook::config::Config;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command }) => match command {
             Command::Run(arguments) => run(&arguments),
+            Command::Check(arguments) => check(&arguments),
         },
         Err(error) => {
             drop(error.print());
@@ -42,6 +45,41 @@ fn run(arguments: &Run) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILED_START, &error),
     }
+}
+
+fn check(arguments: &Check) -> ExitCode {
+    let Some(namespace) = &arguments.namespace else {
+        let label = arguments.namespace_label.unwrap_or(Injection::Enabled);
+        let config = arguments.config.as_deref();
+        return match check_files(&arguments.file, label, config, arguments.output) {
+            Ok(report) => say(&report),
+            Err(faults) => fail(EXIT_BAD_CONFIG, &faults.join("\ntollgate-webhook: ")),
+        };
+    };
+    tls::install_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let checked = match runtime {
+        Ok(runtime) => runtime.block_on(check_namespace(namespace, arguments)),
+        Err(error) => return fail(EXIT_FAILED_START, &error),
+    };
+    match checked {
+        Ok(report) => say(&report),
+        Err(error @ BadCluster::Arguments(_)) => fail(EXIT_BAD_CONFIG, &error),
+        Err(error) => fail(EXIT_FAILED_START, &error),
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the report is the program's output"
+)]
+fn say(report: &Report) -> ExitCode {
+    print!("{}", report.text);
+    eprint!("{}", report.summary);
+    ExitCode::from(u8::from(!report.is_good))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -130,6 +130,11 @@ impl Denial {
     }
 }
 
+/// A text from outside on one line that a terminal can be shown.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

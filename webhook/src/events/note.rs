@@ -10,7 +10,7 @@ use tollgate_shared::contract::{Injection, WEBHOOK_NAME};
 
 use super::hint::controller;
 use crate::inject::{Context, Decision, InjectConfig, inject};
-use crate::reason::Reason;
+use crate::reason::{Reason, one_line};
 use crate::workload;
 
 /// Longest note that the API server takes, in bytes.
@@ -100,9 +100,9 @@ fn reference(object: &Value, names: &Value, namespace: &str) -> Option<ObjectRef
     })
 }
 
-/// One line that a terminal can be shown.
+/// As the API server takes it.
 fn printable(text: &str) -> String {
-    let text = text.replace(char::is_control, " ");
+    let text = one_line(text);
     let end = text.floor_char_boundary(NOTE);
     text.get(..end).unwrap_or_default().to_owned()
 }
