@@ -81,6 +81,8 @@ pub enum Verdict {
     /// A token was minted and not used: the sidecar's own proof that it can mint, or a call that could not be forwarded. The
     /// API server knows the mint and no call.
     Unused,
+    /// A token was minted ahead of the call that used it, whose record has the same credential.
+    Ahead,
     /// The call is still running.
     Open,
     /// Not exactly one opening and at most one closing line.
@@ -108,6 +110,7 @@ impl fmt::Display for Verdict {
             Self::Joined => "joined",
             Self::NotForwarded => "not forwarded, and unknown to the API server, as it must be",
             Self::Unused => "minted and not used, as the API server's log confirms",
+            Self::Ahead => "minted ahead of the call that used it",
             Self::Open => "still open",
             Self::BrokenRecord => "FAILED: not one opening and one closing line",
             Self::NotLogged => "FAILED: the API server's audit log does not have this call",
@@ -176,15 +179,16 @@ fn judge(records: &[&AuditEvent], events: &[&AuditEvent], mint: Option<&AuditEve
     if count(CLOSING) == 0 {
         return Verdict::Open;
     }
-    let not_forwarded = records.iter().any(|record| {
-        record.is_mint()
-            || record
-                .annotations
-                .get(key::OUTCOME)
-                .is_some_and(|word| word == outcome::REFUSED)
-    });
+    let ended = |how: &str| {
+        let mut outcomes = records
+            .iter()
+            .filter_map(|record| record.annotations.get(key::OUTCOME));
+        outcomes.any(|word| word == how)
+    };
+    let not_forwarded = records.iter().any(|record| record.is_mint()) || ended(outcome::REFUSED);
     match (credential_id(records), events) {
         (None, []) => Verdict::NotForwarded,
+        (Some(_), []) if ended(outcome::USED) && mint.is_some() => Verdict::Ahead,
         (Some(_), []) if not_forwarded && mint.is_some() => Verdict::Unused,
         (Some(_), []) => Verdict::NotLogged,
         (Some(id), events) if events.iter().all(|event| event.credential_id() == Some(id)) => {
@@ -297,10 +301,14 @@ mod tests {
                 },
                 Some(jti).filter(|jti| !jti.is_empty()),
             );
-            if stage == "refuse" {
-                record
-                    .annotations
-                    .insert(key::OUTCOME.to_owned(), outcome::REFUSED.to_owned());
+            let how = match stage {
+                "refuse" => outcome::REFUSED,
+                "use" => outcome::USED,
+                _ => "",
+            };
+            if !how.is_empty() {
+                let key = key::OUTCOME.to_owned();
+                record.annotations.insert(key, how.to_owned());
             }
             record.user_agent = stage.to_owned();
             record
@@ -323,7 +331,9 @@ mod tests {
             ("open close:J", vec![j.clone()], Verdict::Joined),
             ("open open close:J", vec![j.clone()], Verdict::Joined),
             ("open refuse:J", vec![mint.clone()], Verdict::Unused),
+            ("open use:J", vec![mint.clone()], Verdict::Ahead),
             ("open refuse:J", vec![], Verdict::NotLogged),
+            ("open use:J", vec![], Verdict::NotLogged),
             ("open close:J", vec![mint], Verdict::NotLogged),
             (
                 "open start close:J",

@@ -188,11 +188,12 @@ fn show_calls(out: &mut impl std::io::Write, calls: &[join::Call<'_>]) -> anyhow
         .count();
     writeln!(
         out,
-        "{} calls: {} joined, {} not forwarded, {} minted and not used, {} still open, {failed} failed",
+        "{} calls: {} joined, {} not forwarded, {} minted and not used, {} minted ahead, {} still open, {failed} failed",
         calls.len(),
         count(Verdict::Joined),
         count(Verdict::NotForwarded),
         count(Verdict::Unused),
+        count(Verdict::Ahead),
         count(Verdict::Open),
     )?;
     if calls.is_empty() {

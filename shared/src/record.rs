@@ -39,12 +39,14 @@ pub mod outcome {
     pub const REFUSED: &str = "refused";
     /// The sidecar ended.
     pub const SHUTDOWN: &str = "shutdown";
-    /// A token that the sidecar minted for itself, and no call used.
+    /// A token that the sidecar minted outside of a call, and no call used.
     pub const UNUSED: &str = "unused";
     /// The API server broke off in the middle of its answer.
     pub const UPSTREAM_FAILED: &str = "upstream-failed";
+    /// A token that the sidecar minted outside of a call, and a call used.
+    pub const USED: &str = "used";
     /// All of them.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         ABORTED,
         CLIENT_DISCONNECTED,
         COMPLETED,
@@ -53,6 +55,7 @@ pub mod outcome {
         SHUTDOWN,
         UNUSED,
         UPSTREAM_FAILED,
+        USED,
     ];
 }
 

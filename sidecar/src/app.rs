@@ -3,14 +3,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::service::service_fn;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tollgate_shared::admin::Admin;
+use tollgate_shared::contract::MintMode;
 use tollgate_shared::drain;
 use tollgate_shared::ready::{BlockReady, Ready};
 use tollgate_shared::serve::{Limits, Listener};
@@ -18,17 +18,16 @@ use tollgate_shared::tls;
 
 use crate::agent_files::Files;
 use crate::authority;
-use crate::config::{Config, RecordTarget, Target};
+use crate::config::{Config, RecordTarget};
+use crate::credential::Credential;
 use crate::local::LocalTokens;
 use crate::metrics::Metrics;
 use crate::mint::Mint;
+use crate::mint::own::{OwnMints, why};
 use crate::place;
 use crate::proxy::{Proxy, Tunnels};
-use crate::record::{
-    Closing, Decision, FileConfig, ObjectRef, Opening, Recorder, RecorderConfig, SinkConfig,
-    outcome,
-};
-use crate::refusal::Refusal;
+use crate::record::{FileConfig, Recorder, RecorderConfig, SinkConfig};
+use crate::upstream::Upstream;
 
 /// Header fields and bytes of a request. The API server takes 1 MiB (`http.DefaultMaxHeaderBytes`); real clients send a tenth
 /// of this, the longest being the command of an exec.
@@ -40,14 +39,15 @@ const MINT_PAUSE: Duration = Duration::from_secs(1);
 /// A sidecar with its ports bound and its files written.
 pub struct App {
     proxy: Arc<Proxy>,
+    mints: Arc<OwnMints>,
     listeners: Vec<Listener>,
     admin: Admin,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     watch: drain::Watch,
     minting: BlockReady,
     draining: Ready,
-    /// The first mint; `None` once it is done.
-    opening: Option<Opening>,
+    /// The first mint is done.
+    proved: bool,
     drain_deadline: Duration,
 }
 
@@ -57,7 +57,7 @@ impl App {
     /// # Errors
     /// What keeps the sidecar from starting, with the knob to turn.
     pub async fn start(config: &Config, watch: drain::Watch) -> anyhow::Result<Self> {
-        let (upstream, credential) = place::connect(config)?;
+        let connected = place::connect(config)?;
         let ready = Ready::default();
         let minting = ready.block("the first minted token");
         let listeners = bind(config).await?;
@@ -77,35 +77,24 @@ impl App {
         let tokens = place::write_agent_files(config, &files)?;
         let server = tls::server_config(served.chain, served.key, &[tls::HTTP_1_1])?;
 
-        let mint = Mint::new(config, credential)?;
-        let proxy = Proxy {
-            upstream,
-            recorder: Recorder::start(recorder_config(config)?)?,
-            local_tokens: LocalTokens::new(
-                config.settings.local_auth,
-                tokens
-                    .iter()
-                    .map(|(container, token)| (container.clone(), token)),
-            ),
-            mint_mode: config.settings.mint,
-            max_stream_age: config.max_stream_age,
-            body_grace: config.body_grace,
-            drain: watch.clone(),
-            tunnels: Tunnels::default(),
-            mint,
-            metrics,
-        };
-        let opening = first_mint(config, &proxy.mint);
+        let local_tokens = LocalTokens::new(
+            config.settings.local_auth,
+            tokens
+                .iter()
+                .map(|(container, token)| (container.clone(), token)),
+        );
+        let (proxy, mints) = gate(config, connected, local_tokens, metrics, watch.clone())?;
         let tls = watch::channel(Arc::new(server)).1;
         Ok(Self {
             proxy: Arc::new(proxy),
+            mints: Arc::new(mints),
             listeners,
             admin,
             tls,
             watch,
             minting,
             draining: ready,
-            opening: Some(opening),
+            proved: false,
             drain_deadline: config.drain_deadline,
         })
     }
@@ -115,17 +104,16 @@ impl App {
     /// # Errors
     /// Why none could be minted, or that the end was signalled.
     pub async fn proved(mut self) -> anyhow::Result<Self> {
-        if let Some(opening) = self.opening.take() {
-            let mut ending = self.watch.clone();
-            let minted = tokio::select! {
-                minted = try_mint(&self.proxy, opening) => minted,
-                () = ending.signaled() => Err("told to end before a token was minted".to_owned()),
-            };
-            if let Err(message) = minted {
-                self.proxy.recorder.shutdown(self.drain_deadline).await;
-                anyhow::bail!(message);
-            }
+        let mut ending = self.watch.clone();
+        let minted = tokio::select! {
+            minted = self.mints.mint(why::FIRST_MINT) => minted.map(drop).map_err(|refusal| refusal.message),
+            () = ending.signaled() => Err("told to end before a token was minted".to_owned()),
+        };
+        if let Err(message) = minted {
+            self.proxy.recorder.shutdown(self.drain_deadline).await;
+            anyhow::bail!(message);
         }
+        self.proved = true;
         Ok(self)
     }
 
@@ -145,19 +133,25 @@ impl App {
     pub async fn run(self) {
         let Self {
             proxy,
+            mints,
             listeners,
             admin,
             tls,
             watch,
             minting,
             draining,
-            opening,
+            proved,
             drain_deadline,
         } = self;
         let mut ending = watch.clone();
         let (admin_drain, admin_watch) = drain::channel();
         let admin = tokio::spawn(admin.serve(admin_watch));
         let mut serving = tokio::task::JoinSet::new();
+        let mut keeping = tokio::task::JoinSet::new();
+        if let Some(stock) = proxy.stock.clone() {
+            let (mints, watch) = (Arc::clone(&mints), watch.clone());
+            keeping.spawn(async move { stock.keep(mints, watch).await });
+        }
         for listener in listeners {
             let proxy = Arc::clone(&proxy);
             let make = move |peer| {
@@ -173,7 +167,7 @@ impl App {
             serving.spawn(listener.with_tls(tls.clone()).serve(make, watch.clone()));
         }
         tokio::select! {
-            () = prove_mint(&proxy, opening) => {
+            () = prove_mint(&mints, proved) => {
                 drop(minting);
                 tracing::info!("ready");
             }
@@ -183,11 +177,45 @@ impl App {
         let _draining = draining.block("the end of the process");
         while serving.join_next().await.is_some() {}
         proxy.tunnels.ended().await;
+        keeping.shutdown().await;
         proxy.recorder.shutdown(drain_deadline).await;
         admin_drain.signal();
         drop(admin.await);
         tracing::info!("ended");
     }
+}
+
+/// What stands between the agents and the API server.
+fn gate(
+    config: &Config,
+    (upstream, credential): (Upstream, Credential),
+    local_tokens: LocalTokens,
+    metrics: Arc<Metrics>,
+    drain: drain::Watch,
+) -> anyhow::Result<(Proxy, OwnMints)> {
+    let upstream = Arc::new(upstream);
+    let mint = Arc::new(Mint::new(config, credential)?);
+    let recorder = Recorder::start(recorder_config(config)?)?;
+    let mints = OwnMints::new(
+        Arc::clone(&mint),
+        Arc::clone(&upstream),
+        recorder.clone(),
+        Arc::clone(&metrics),
+        &config.target,
+    );
+    let proxy = Proxy {
+        upstream,
+        mint,
+        stock: (config.settings.mint == MintMode::Ahead).then(Arc::default),
+        recorder,
+        local_tokens,
+        max_stream_age: config.max_stream_age,
+        body_grace: config.body_grace,
+        drain,
+        tunnels: Tunnels::default(),
+        metrics,
+    };
+    Ok((proxy, mints))
 }
 
 /// IPv4 loopback always, IPv6 loopback where a pod has it.
@@ -248,76 +276,10 @@ fn recorder_config(config: &Config) -> anyhow::Result<RecorderConfig> {
     })
 }
 
-/// The first mint belongs to no call, but is on record as every other.
-fn first_mint(config: &Config, mint: &Mint) -> Opening {
-    let Target {
-        namespace, account, ..
-    } = &config.target;
-    Opening {
-        verb: "create".to_owned(),
-        uri: mint.path().to_string(),
-        object: Some(ObjectRef {
-            resource: Some("serviceaccounts".into()),
-            namespace: Some(namespace.clone().into()),
-            name: Some(account.clone().into()),
-            api_group: None,
-            api_version: Some("v1".into()),
-            subresource: Some("token".into()),
-        }),
-        container: None,
-        user_agent: None,
-        source_ip: None,
-        decision: Decision::Allow,
-        reason: "first-mint",
-        tier: "sidecar",
-        policy: None,
-        received: SystemTime::now(),
-    }
-}
-
 /// Mints until one mint succeeds: a sidecar that starts before its namespace's RoleBinding waits for it.
-async fn prove_mint(proxy: &Proxy, opening: Option<Opening>) {
-    while let Some(opening) = &opening {
-        match try_mint(
-            proxy,
-            Opening {
-                received: SystemTime::now(),
-                ..opening.clone()
-            },
-        )
-        .await
-        {
-            Ok(()) => return,
-            Err(reason) => tracing::warn!(reason, "not ready: no token could be minted yet"),
-        }
+async fn prove_mint(mints: &OwnMints, proved: bool) {
+    while !proved && let Err(refusal) = mints.mint(why::FIRST_MINT).await {
+        tracing::warn!(%refusal, "not ready: no token could be minted yet");
         tokio::time::sleep(MINT_PAUSE).await;
     }
-}
-
-async fn try_mint(proxy: &Proxy, opening: Opening) -> Result<(), String> {
-    let mut record = proxy
-        .recorder
-        .open(opening)
-        .await
-        .map_err(|error| error.to_string())?;
-    let started = std::time::Instant::now();
-    let audit_id = HeaderValue::from_str(&record.mint_audit_id().to_string())
-        .map_err(|error| error.to_string())?;
-    let minted = proxy.mint.mint(&proxy.upstream, &audit_id).await;
-    let (outcome, refusal): (&str, Option<Refusal>) = match minted {
-        Ok(minted) => {
-            record.minted(minted.credential_id, started.elapsed());
-            ("unused", None)
-        }
-        Err(refusal) => (outcome::REFUSED, Some(refusal)),
-    };
-    record.close(Closing {
-        outcome,
-        reason: refusal
-            .as_ref()
-            .map(|refusal| refusal.reason.code().to_owned()),
-        message: refusal.as_ref().map(|refusal| refusal.message.clone()),
-        ..Closing::default()
-    });
-    refusal.map_or(Ok(()), |refusal| Err(refusal.message))
 }

@@ -31,8 +31,14 @@ pub struct Metrics {
     mint: Histogram,
     upstream: Histogram,
     streams: Gauge<i64, AtomicI64>,
+    spares: Gauge<i64, AtomicI64>,
+    unused: Counter<u64, AtomicU64>,
     records_refused: Counter<u64, AtomicU64>,
 }
+
+/// A token counts as held for a call until this is dropped.
+#[derive(Debug)]
+pub struct SpareToken(Arc<Metrics>);
 
 /// A stream counts as open until this is dropped.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ impl Metrics {
             mint: Histogram::new(BUCKETS),
             upstream: Histogram::new(BUCKETS),
             streams: Gauge::default(),
+            spares: Gauge::default(),
+            unused: Counter::default(),
             records_refused: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("tollgate");
@@ -64,6 +72,10 @@ impl Metrics {
         registry.register_with_unit("upstream", help, Unit::Seconds, metrics.upstream.clone());
         let help = "Watches, logs, execs, attaches and port-forwards that are open";
         registry.register("open_streams", help, metrics.streams.clone());
+        let help = "Unused tokens that are held for calls to come";
+        registry.register("stock_tokens", help, metrics.spares.clone());
+        let help = "Tokens minted outside of a call that no call used";
+        registry.register("unused_tokens", help, metrics.unused.clone());
         let help = "Calls refused because their record could not be written";
         registry.register("records_refused", help, metrics.records_refused.clone());
         metrics
@@ -95,10 +107,29 @@ impl Metrics {
         self.records_refused.inc();
     }
 
+    /// A token was minted for no call yet.
+    pub fn spare(self: &Arc<Self>) -> SpareToken {
+        self.spares.inc();
+        SpareToken(Arc::clone(self))
+    }
+
     /// A stream begins.
     pub fn stream(self: &Arc<Self>) -> OpenStream {
         self.streams.inc();
         OpenStream(Arc::clone(self))
+    }
+}
+
+impl SpareToken {
+    /// No call used it.
+    pub fn unused(&self) {
+        self.0.unused.inc();
+    }
+}
+
+impl Drop for SpareToken {
+    fn drop(&mut self) {
+        self.0.spares.dec();
     }
 }
 

@@ -1,4 +1,5 @@
 //! One TokenRequest a call: asked for with the sidecar's own credential, bound to this pod (or its node), used once, dropped.
+//! `mint: on-demand` asks when the call is there; `mint: ahead` takes the token from a [`stock`].
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
+use tollgate_shared::record::AuditId;
 use tollgate_shared::secret::Token;
 
 use crate::body::CallBody;
@@ -20,6 +22,8 @@ use crate::refusal::{Reason, Refusal};
 use crate::upstream::{Upstream, UpstreamError};
 
 mod answer;
+pub mod own;
+pub mod stock;
 
 use answer::Asked;
 
@@ -87,11 +91,8 @@ impl Mint {
     ///
     /// # Errors
     /// A refusal for the agent: 429 with the API server's `Retry-After`, or 503.
-    pub async fn mint(
-        &self,
-        upstream: &Upstream,
-        audit_id: &HeaderValue,
-    ) -> Result<Minted, Refusal> {
+    pub async fn mint(&self, upstream: &Upstream, audit_id: AuditId) -> Result<Minted, Refusal> {
+        let audit_id = &audit_header(audit_id);
         let shown = self.shown(self.credential.get().await)?;
         let minted = match self.ask(upstream, audit_id, &shown).await {
             // A refused request changed nothing.
@@ -181,6 +182,12 @@ impl Mint {
             }
         }
     }
+}
+
+/// An `Audit-ID` as a header.
+pub fn audit_header(id: AuditId) -> HeaderValue {
+    // A UUID is always a header value.
+    HeaderValue::from_str(&id.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 fn path(namespace: &str, account: &str) -> Result<PathAndQuery, String> {

@@ -12,7 +12,6 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use tollgate_shared::contract::MintMode;
 use tollgate_shared::drain;
 
 use crate::body::{AgentBody, CallBody, Fault, Pace, Received};
@@ -20,6 +19,7 @@ use crate::call::{Call, Verb};
 use crate::headers::{self, Hop, Upgrade};
 use crate::local::{self, LocalTokens};
 use crate::metrics::Metrics;
+use crate::mint::stock::Stock;
 use crate::mint::{Mint, Minted};
 use crate::record::{Decision, ObjectRef, Opening, Recorder};
 use crate::refusal::{Reason, Refusal};
@@ -53,11 +53,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(65);
 /// Everything a call needs.
 pub struct Proxy {
     /// Connections to the API server.
-    pub upstream: Upstream,
-    /// When tokens are minted.
-    pub mint_mode: MintMode,
-    /// Tokens.
-    pub mint: Mint,
+    pub upstream: Arc<Upstream>,
+    /// Tokens for the call at hand.
+    pub mint: Arc<Mint>,
+    /// Tokens minted ahead, where they are.
+    pub stock: Option<Arc<Stock>>,
     /// Records.
     pub recorder: Recorder,
     /// The agents' own tokens.
@@ -167,10 +167,6 @@ impl Proxy {
             ));
         }
         floor::check(call, &parts.headers)?;
-        if self.mint_mode == MintMode::Ahead {
-            let message = "minting ahead is not built yet; set tollgate.dev/mint (TOLLGATE_MINT) to on-demand";
-            return Err(Refusal::new(Reason::NotImplemented, message));
-        }
         if self.drain.is_signaled() {
             return Err(Refusal::new(
                 Reason::ShuttingDown,
@@ -212,6 +208,11 @@ impl Proxy {
             }
         };
         let code = response.status();
+        if let Some(stock) = &self.stock
+            && code == StatusCode::UNAUTHORIZED
+        {
+            stock.distrust();
+        }
         if stream {
             entry.stream_started(code);
         }
@@ -238,13 +239,22 @@ impl Proxy {
 
     /// Step 7, with its trace in the record.
     async fn mint(&self, entry: &mut Entry) -> Result<Minted, Refusal> {
+        let stock = self.stock.as_ref();
+        if let Some((minted, mint)) = stock.and_then(|stock| stock.take()) {
+            entry.stocked(&minted, mint);
+            return Ok(minted);
+        }
         let started = Instant::now();
-        let minted = self
-            .mint
-            .mint(&self.upstream, &entry.mint_audit_id())
-            .await?;
-        entry.minted(&minted, started.elapsed());
-        Ok(minted)
+        match self.mint.mint(&self.upstream, entry.mint_audit_id()).await {
+            Ok(minted) => {
+                entry.minted(&minted, started.elapsed());
+                Ok(minted)
+            }
+            Err(refusal) => {
+                stock.inspect(|stock| stock.refused(&refusal));
+                Err(refusal)
+            }
+        }
     }
 
     /// The agent's request as the API server gets it: the same bytes of path and query, our credential in place of its own.

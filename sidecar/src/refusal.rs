@@ -56,13 +56,11 @@ pub enum Reason {
     UpstreamTimeout,
     /// The sidecar is shutting down.
     ShuttingDown,
-    /// Something that this release does not do.
-    NotImplemented,
 }
 
 impl Reason {
     /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownMethod,
@@ -88,7 +86,6 @@ impl Reason {
         Self::UpstreamUnavailable,
         Self::UpstreamTimeout,
         Self::ShuttingDown,
-        Self::NotImplemented,
     ];
 
     /// The code, stable across releases.
@@ -120,7 +117,6 @@ impl Reason {
             Self::UpstreamUnavailable => "upstream-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
             Self::ShuttingDown => "shutting-down",
-            Self::NotImplemented => "not-implemented",
         }
     }
 
@@ -179,7 +175,6 @@ impl Reason {
             | Self::UpstreamUnavailable
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -194,7 +189,6 @@ impl Reason {
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "Timeout",
-            StatusCode::NOT_IMPLEMENTED => "NotImplemented",
             _ => "InternalError",
         }
     }

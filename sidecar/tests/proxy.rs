@@ -248,17 +248,6 @@ async fn an_upgraded_connection_passes_bytes_and_half_closes() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_yet_says_so() {
-    let rig = Rig::with(&[("mint", "ahead")]).await;
-    let answer = rig.get("/api/v1/pods").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 501 ") && answer.contains("on-demand"),
-        "{answer}"
-    );
-    assert!(rig.api.seen_calls().is_empty());
-}
-
-#[tokio::test]
 async fn a_stream_ends_at_its_age() {
     let rig = Rig::with(&[("max-stream-age", "100ms")]).await;
     let begin = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".to_vec();

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use super::AnswerBody;
 use crate::body::Received;
 use crate::metrics::{Metrics, OpenStream};
-use crate::mint::Minted;
+use crate::mint::{Minted, audit_header};
 use crate::record::{AuditId, Closing, OpenCall, outcome};
 use crate::refusal::Refusal;
 use crate::status;
@@ -49,14 +49,21 @@ impl Entry {
         audit_header(self.audit_id)
     }
 
-    pub(super) fn mint_audit_id(&self) -> HeaderValue {
-        audit_header(self.audit_id.for_mint())
+    pub(super) fn mint_audit_id(&self) -> AuditId {
+        self.audit_id.for_mint()
     }
 
     pub(super) fn minted(&mut self, minted: &Minted, took: Duration) {
         self.metrics.minted(took);
         if let Some(record) = &mut self.record {
             record.minted(minted.credential_id.clone(), took);
+        }
+    }
+
+    /// The call uses a token of the stock.
+    pub(super) fn stocked(&mut self, minted: &Minted, mint: AuditId) {
+        if let Some(record) = &mut self.record {
+            record.from_stock(minted.credential_id.clone(), mint);
         }
     }
 
@@ -123,9 +130,4 @@ impl Drop for Entry {
             self.metrics.ended(self.verb, outcome::ABORTED, "");
         }
     }
-}
-
-fn audit_header(id: AuditId) -> HeaderValue {
-    // A UUID is always a header value.
-    HeaderValue::from_str(&id.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -2,11 +2,15 @@
 //! it is told.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -17,6 +21,11 @@ use tokio_rustls::server::TlsStream;
 pub(crate) const MINTED: &str =
     "aGVhZA.eyJqdGkiOiJtaW50ZWQtMSIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwNjAwfQ.c2lnbmF0dXJl";
 
+/// The bytes of a part of a token.
+pub(crate) fn decode(part: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(part).unwrap()
+}
+
 /// What to do with one kind of request.
 #[derive(Clone)]
 pub(crate) enum Answer {
@@ -24,6 +33,8 @@ pub(crate) enum Answer {
     Bytes(Vec<u8>),
     /// These bytes, then the end of the connection.
     Last(Vec<u8>),
+    /// A TokenRequest that succeeded, with a token of its own each time.
+    Token,
     /// Nothing, ever.
     Silence,
     /// These bytes; then every byte comes back, until the agent's half is closed, then `bye`.
@@ -44,11 +55,13 @@ impl Answer {
 
     /// A TokenRequest that succeeded.
     pub(crate) fn minted() -> Self {
-        Self::json(
-            "201 Created",
-            "",
-            &format!(r#"{{"status":{{"token":"{MINTED}"}}}}"#),
-        )
+        Self::token(MINTED)
+    }
+
+    /// A TokenRequest that succeeded, with this token.
+    pub(crate) fn token(token: &str) -> Self {
+        let body = format!(r#"{{"status":{{"token":"{token}"}}}}"#);
+        Self::json("201 Created", "", &body)
     }
 }
 
@@ -61,9 +74,25 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
     /// Which connection it came on, from 0.
     pub(crate) connection: usize,
+    /// The token that [`Answer::Token`] gave.
+    pub(crate) minted: Option<String>,
+}
+
+/// A token with these claims.
+pub(crate) fn jwt(claims: &serde_json::Value) -> String {
+    let payload = URL_SAFE_NO_PAD.encode(claims.to_string());
+    format!("aGVhZA.{payload}.c2lnbmF0dXJl")
 }
 
 impl Seen {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let prefix = format!("{name}: ");
+        let mut lines = self.head.lines();
+        let value = lines.find_map(|line| line.strip_prefix(prefix.as_str()));
+        value.unwrap_or_default()
+    }
+
     /// Whether it asks for a token.
     pub(crate) fn is_mint(&self) -> bool {
         self.head
@@ -76,6 +105,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     mint: Mutex<Answer>,
     call: Mutex<Answer>,
+    minted: AtomicU32,
     closed: mpsc::UnboundedSender<()>,
 }
 
@@ -99,6 +129,7 @@ impl ApiServer {
             seen: Mutex::default(),
             mint: Mutex::new(Answer::minted()),
             call: Mutex::new(Answer::json("200 OK", "", "{}")),
+            minted: AtomicU32::new(0),
             closed,
         });
         let serving = Arc::clone(&shared);
@@ -200,13 +231,23 @@ async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
     let Ok(mut stream) = acceptor.accept(stream).await else {
         return;
     };
-    while let Some(seen) = request(&mut stream, number).await {
+    while let Some(mut seen) = request(&mut stream, number).await {
         let answer = if seen.is_mint() {
             &shared.mint
         } else {
             &shared.call
         };
-        let answer = answer.lock().unwrap().clone();
+        let mut answer = answer.lock().unwrap().clone();
+        if matches!(answer, Answer::Token) {
+            let number = shared.minted.fetch_add(1, Ordering::SeqCst);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let now = now.unwrap().as_secs();
+            let token = jwt(
+                &json!({ "jti": format!("00000000-0000-4000-8000-{number:012x}"), "iat": now, "exp": now + 600 }),
+            );
+            answer = Answer::token(&token);
+            seen.minted = Some(token);
+        }
         shared.seen.lock().unwrap().push(seen);
         match answer {
             Answer::Bytes(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),
@@ -215,7 +256,7 @@ async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
                 stream.shutdown().await.unwrap_or_default();
                 break;
             }
-            Answer::Silence => break,
+            Answer::Silence | Answer::Token => break,
             Answer::Echo(bytes) => return echo(stream, &bytes).await,
         }
     }
@@ -245,6 +286,7 @@ async fn request(stream: &mut TlsStream<TcpStream>, connection: usize) -> Option
         head,
         body,
         connection,
+        minted: None,
     })
 }
 

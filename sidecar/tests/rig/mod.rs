@@ -12,6 +12,7 @@
 )]
 
 pub(crate) mod api_server;
+pub(crate) mod logged;
 
 use std::fs;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) struct Rig {
     pub(crate) api: ApiServer,
     pub(crate) folder: TempDir,
     port: u16,
+    admin: u16,
     tls: TlsConnector,
     stop: drain::Drain,
     served: tokio::task::JoinHandle<()>,
@@ -92,6 +94,7 @@ impl Rig {
             api,
             folder,
             port,
+            admin,
             tls,
             stop,
             served,
@@ -140,6 +143,32 @@ impl Rig {
             "GET {path} HTTP/1.1\r\nHost: localhost\r\n{{auth}}Connection: close\r\n\r\n"
         ))
         .await
+    }
+
+    /// A metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {page}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until a metric has a value.
+    pub(crate) async fn until_metric(&self, name: &str, value: f64) {
+        let reached = async {
+            while self.metric(name).await != value {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        reached.unwrap_or_else(|_| panic!("{name} does not become {value}"));
     }
 
     /// Ends the sidecar and gives its records.
@@ -204,7 +233,7 @@ pub(crate) fn note<'a>(record: &'a Value, name: &str) -> &'a str {
 
 /// The closing lines of agents' calls.
 pub(crate) fn closings(records: &[Value]) -> Vec<&Value> {
-    let of_call = |record: &&Value| note(record, "reason") != "first-mint";
+    let of_call = |record: &&Value| !["first-mint", "mint-ahead"].contains(&note(record, "reason"));
     records
         .iter()
         .filter(|record| record["stage"] == "ResponseComplete")
