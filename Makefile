@@ -95,3 +95,7 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
 	@e2e/uninstall
+
+.PHONY: bench
+bench: build ## What a review costs the webhook (bench/reviews), on this machine
+	cargo run --quiet --release --locked -p tollgate-bench-reviews -- --webhook $(RELEASE)/tollgate-webhook
