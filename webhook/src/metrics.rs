@@ -198,6 +198,7 @@ mod tests {
         let mut registry = Registry::with_prefix(PREFIX);
         let metrics = Metrics::register(&mut registry);
         metrics.reloaded(true);
+        metrics.event(EventOutcome::Written);
         let admission = Admission {
             stage: "mutate",
             injection: "enabled",
