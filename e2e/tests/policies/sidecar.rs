@@ -6,8 +6,12 @@ use kube::api::{AttachParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 
-use crate::fixture::{injected_pod, manage};
+use crate::fixture::{copy_policy, injected_pod, manage};
 use crate::want::{Want, want};
+
+const DEBUG_GUARD: &str = include_str!("../../../manifests/base/policies/debug-guard.yaml");
+const DEBUG_GUARD_BINDING: &str =
+    include_str!("../../../manifests/base/policies/debug-guard-binding.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_exec_or_attach_into_the_sidecar() -> anyhow::Result<()> {
@@ -72,8 +76,8 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
                 &Patch::Strategic(json!({"spec": {"ephemeralContainers": [old]}})),
             )
             .await?;
-        // In an opt-in namespace the webhooks are not asked about a pod without our label.
-        manage(namespace, Some("opt-in")).await?;
+        // A copy of the policy where no webhook is asked; below, the policy itself.
+        copy_policy(namespace, DEBUG_GUARD, DEBUG_GUARD_BINDING).await?;
 
         let volume = |name: &str| json!({"name": "d", "image": "i", "volumeMounts": [{"name": name, "mountPath": "/x"}]});
         let reserved = Want::Refused("reserved-volume");
@@ -82,7 +86,7 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
             ..35 => Want::Success,
             _ => reserved,
         };
-        for (what, container, wanted) in [
+        let cases = [
             ("plain", json!({"name": "d", "image": "i"}), Want::Success),
             ("aimed at the agent", json!({"name": "d", "image": "i", "targetContainerName": "agent"}), Want::Success),
             (
@@ -110,8 +114,15 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
                 json!({"name": "d", "image": "i", "securityContext": {"runAsUser": 64431}}),
                 Want::Success,
             ),
-        ] {
-            want(what, wanted, async || debug(&client, &namespace.name, &container).await).await?;
+        ];
+        for (what, container, wanted) in &cases {
+            want(what, *wanted, async || debug(&client, &namespace.name, container).await).await?;
+        }
+        manage(namespace, Some("enabled")).await?;
+        for (what, container, wanted) in &cases {
+            if matches!(wanted, Want::Refused(_)) {
+                want(what, *wanted, async || debug(&client, &namespace.name, container).await).await?;
+            }
         }
         Ok(())
     })
