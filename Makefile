@@ -88,6 +88,7 @@ FUZZ_SECONDS ?= 10
 fuzz: ## Each fuzz target for FUZZ_SECONDS (10)
 	@tools/ensure nightly cargo-fuzz
 	sidecar/fuzz/run $(FUZZ_SECONDS)
+	webhook/fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: kind-e2e
 kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG (or target/kind/kubeconfig)

@@ -158,6 +158,18 @@ impl Review {
     }
 }
 
+/// The AdmissionReview that answers a body posted to a path; pure, for replays and the fuzzer.
+///
+/// # Errors
+/// What the 4xx would say.
+pub fn reply(path: &str, body: &[u8], config: &InjectConfig) -> Result<serde_json::Value, String> {
+    let (stage, injection) = route(&Method::POST, path).map_err(|(_, text)| text)?;
+    let answer = judge::answer(stage, injection, body, config);
+    answer
+        .map(|answer| answer.review)
+        .map_err(|bad| bad.to_string())
+}
+
 /// What a request is about, by method and path.
 fn route(method: &Method, path: &str) -> Result<(Stage, Injection), Refused> {
     let unknown = || {

@@ -85,6 +85,10 @@ impl<'a> Plan<'a> {
     fn new(pod: &'a Pod<'a>, context: &Context<'a>, images: Images) -> Result<Self, Denial> {
         let config = context.config;
         let present = reserved::sidecar(pod)?;
+        if !pod.ephemeral.is_empty() {
+            let message = "the pod has ephemeral containers, which only a running pod can get";
+            return Err(Denial::new(Reason::BadRequest, message));
+        }
         let wishes = settings::read(pod, config)?;
         let mut settings = wishes.settings.clone();
         hazard::refuse_host_access(pod, context.injection.unwrap_or(Injection::Enforced))?;
