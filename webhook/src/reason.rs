@@ -126,7 +126,10 @@ impl Denial {
 
     /// The object is not one that the API server would send.
     pub(crate) fn malformed(what: &str, wanted: &str) -> Self {
-        Self::new(Reason::BadRequest, format!("{what} is not {wanted}"))
+        Self::new(
+            Reason::BadRequest,
+            format!("{what} is not {wanted}; correct the object"),
+        )
     }
 }
 

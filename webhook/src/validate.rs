@@ -120,7 +120,7 @@ fn debugged(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<R
 
 fn judge_name(container: &Container<'_>) -> Result<(), Denial> {
     if container.name == CONTAINER {
-        let message = format!("the name {CONTAINER} is reserved for the sidecar");
+        let message = format!("the name {CONTAINER} is reserved for the sidecar; use another one");
         return Err(Denial::new(Reason::ReservedName, message));
     }
     Ok(())
@@ -138,7 +138,9 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
     let mounted = container.mounts()?.into_iter().map(|mount| mount.volume);
     let mut volumes = mounted.chain(container.variable_volumes()?);
     if let Some(volume) = volumes.find(|volume| RESERVED_VOLUMES.contains(volume)) {
-        let message = format!("ephemeral container {name} reads {volume}, which is the sidecar's");
+        let message = format!(
+            "ephemeral container {name} reads {volume}, which is the sidecar's; remove what names it"
+        );
         return Err(Denial::new(Reason::ReservedVolume, message));
     }
     if assign_uid {
@@ -167,7 +169,8 @@ fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Re
         .into_iter()
         .find(|name| volume(&pod, name) != volume(&old, name))
     {
-        let message = format!("the resize changes volume {name}, which is the sidecar's");
+        let message =
+            format!("the resize changes volume {name}, which is the sidecar's; leave it as it is");
         return Err(Denial::new(Reason::SidecarResize, message));
     }
     let resources = |container: &Container<'_>| {

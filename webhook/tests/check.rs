@@ -264,3 +264,41 @@ fn a_cluster_that_cannot_be_asked_ends_with_1_and_says_how_to_name_one() {
         ran.err
     );
 }
+
+/// Words of which every denial has one, for what to do.
+const ADVICE: [&str; 13] = [
+    "allow", "correct", "create", "label", "let", "lower", "mount", "raise", "remove", "rename",
+    "run", "set", "use",
+];
+
+#[test]
+fn every_denial_says_what_to_do() {
+    let mut denials = std::collections::BTreeSet::new();
+    for label in ["opt-in", "enabled", "enforced"] {
+        let mut arguments = vec!["--namespace-label".to_owned(), label.to_owned()];
+        for pod in fixtures() {
+            arguments.extend(["-f".to_owned(), pod.to_str().expect("a path").to_owned()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        for one in json_of(&arguments, "") {
+            if one["decision"] == "denied" {
+                let reason = one["reason"].as_str().expect("a reason").to_owned();
+                denials.insert((
+                    reason,
+                    one["message"].as_str().expect("a message").to_owned(),
+                ));
+            }
+        }
+    }
+    for (reason, message) in &denials {
+        let (_, advice) = message.split_once([';', ',']).unwrap_or_default();
+        let has = |word: &str| {
+            advice
+                .split(|c: char| !c.is_alphabetic())
+                .any(|found| found == word)
+        };
+        assert!(ADVICE.iter().any(|word| has(word)), "{reason}: {message}");
+    }
+    let reasons: std::collections::BTreeSet<_> = denials.iter().map(|(reason, _)| reason).collect();
+    assert!(reasons.len() > 12, "{reasons:?}");
+}

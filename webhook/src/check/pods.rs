@@ -121,10 +121,11 @@ fn denied(object: String, denial: &Denial) -> Finding {
             "has no sidecar: it is older than the label, or was made while nothing looked"
                 .to_owned()
         }
-        Reason::SidecarDrift => format!(
-            "its sidecar is not what a new pod would get ({})",
-            denial.message
-        ),
+        // What helps a new pod is not what helps one that runs.
+        Reason::SidecarDrift | Reason::TokenLeft => {
+            let what = denial.message.split(';').next().unwrap_or_default();
+            format!("is not what a new pod would be ({what})")
+        }
         _ => format!("would be denied today: {}", denial.message),
     };
     let text = format!("{what}; restart the workload");

@@ -74,9 +74,7 @@ impl Agent<'_> {
                 "readOnly": true,
             });
             for op in append(&format!("{path}/volumeMounts"), absent, vec![mount]) {
-                let message = format!(
-                    "container {name} lacks the agent's files; was it added after injection?"
-                );
+                let message = format!("container {name} lacks the agent's files");
                 changes.must(op, Reason::SidecarDrift, message);
             }
         }
@@ -159,7 +157,7 @@ impl Agent<'_> {
         if !kept.is_empty() {
             let (container, kept) = (self.container.name, kept.join(", "));
             warnings.push(format!(
-                "container {container} sets {kept} itself: its calls may go round the sidecar, without a credential"
+                "container {container} sets {kept} itself: its calls may go round the sidecar, without a credential; remove it unless that is meant"
             ));
         }
         // First in the list: `$(VAR)` sees only what stands before.

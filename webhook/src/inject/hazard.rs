@@ -34,12 +34,13 @@ pub(crate) fn refuse_host_access(pod: &Pod<'_>, injection: Injection) -> Result<
     if flag(pod.spec, "hostNetwork")? {
         return Err(Denial::new(
             Reason::HostNetwork,
-            "spec.hostNetwork is true: the sidecar's ports would open on the node and the node's identity is in reach",
+            "spec.hostNetwork is true: the sidecar's ports would open on the node and the node's identity is in reach; remove it",
         ));
     }
     for key in ["hostPID", "hostIPC"] {
         if flag(pod.spec, key)? {
-            let message = format!("spec.{key} is true: every token on the node would be in reach");
+            let message =
+                format!("spec.{key} is true: every token on the node would be in reach; remove it");
             return Err(Denial::new(Reason::HostNamespace, message));
         }
     }
@@ -47,7 +48,7 @@ pub(crate) fn refuse_host_access(pod: &Pod<'_>, injection: Injection) -> Result<
         if let Some(host) = object(volume.value, "hostPath")? {
             let path = text(host, "path")?.unwrap_or_default();
             let message = format!(
-                "volume {} is the node's {path:?}; volumes of the node are refused, since tokens lie in many places there",
+                "volume {} is the node's {path:?}; volumes of the node are refused, since tokens lie in many places there; remove it",
                 volume.name
             );
             return Err(Denial::new(Reason::HostPath, message));
@@ -75,10 +76,10 @@ pub(crate) fn refuse_capabilities(
         Err(Denial::new(Reason::Capability, message))
     };
     if flag(context, "privileged")? {
-        return deny("is privileged, so it reaches every token on the node");
+        return deny("is privileged, so it reaches every token on the node; remove privileged");
     }
     if text(context, "procMount")?.is_some_and(|mount| mount != "Default") {
-        return deny("has an unmasked procMount");
+        return deny("has an unmasked procMount; remove it");
     }
     let Some(capabilities) = object(context, "capabilities")? else {
         return Ok(());
@@ -91,7 +92,9 @@ pub(crate) fn refuse_capabilities(
         let name = name.strip_prefix("CAP_").unwrap_or(&name);
         let tolerated = TOLERATED.contains(&name) && injection < Injection::Enforced;
         if !HARMLESS.contains(&name) && !tolerated {
-            return deny(&format!("adds capability {added}, which is refused here"));
+            return deny(&format!(
+                "adds capability {added}, which is refused here; remove it"
+            ));
         }
     }
     Ok(())
@@ -107,7 +110,7 @@ pub(crate) fn refuse_sharing(
     if flag(pod.spec, "shareProcessNamespace")? {
         return Err(Denial::new(
             Reason::SharedPid,
-            "spec.shareProcessNamespace is true: containers could read the sidecar's files through /proc",
+            "spec.shareProcessNamespace is true: containers could read the sidecar's files through /proc; remove it",
         ));
     }
     if assign_uid {
@@ -129,7 +132,7 @@ fn refuse_windows(pod: &Pod<'_>) -> Result<(), Denial> {
         }
     }
     if named {
-        let message = "the pod is not for Linux, the only system that the sidecar runs on";
+        let message = "the pod is not for Linux, the only system that the sidecar runs on; run it in a namespace without Tollgate";
         return Err(Denial::new(Reason::UnsupportedOs, message));
     }
     Ok(())
@@ -155,8 +158,8 @@ fn refuse_ports(container: &Container<'_>, ours: [u16; 2]) -> Result<(), Denial>
             };
             if ours.iter().any(|own| i64::from(*own) == number) {
                 let message = format!(
-                    "container {} declares {key} {number}, which is the sidecar's; the proxy's port can be changed with \
-                     annotation tollgate.dev/port",
+                    "container {} declares {key} {number}, which is the sidecar's; use another port, or change the \
+                     proxy's with annotation tollgate.dev/port",
                     container.name
                 );
                 return Err(Denial::new(Reason::PortClash, message));

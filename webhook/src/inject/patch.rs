@@ -45,6 +45,9 @@ pub(crate) struct Change {
     pub(crate) meaning: Option<Denial>,
 }
 
+/// What helps a final pod that is not as injection made it.
+const AGAIN: &str = "create the pod again, and if that does not help, see which other webhook changes it after this one";
+
 /// The operations in the order in which they must be applied.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(Vec<Change>);
@@ -67,7 +70,10 @@ impl Changes {
     pub(crate) fn into_denial(self) -> Option<Denial> {
         let mut denials: Vec<Denial> = self.0.into_iter().filter_map(|c| c.meaning).collect();
         denials.sort_by_key(|denial| denial.reason != Reason::SidecarMissing);
-        denials.into_iter().next()
+        denials.into_iter().next().map(|denial| {
+            let message = format!("{}; {AGAIN}", denial.message);
+            Denial::new(denial.reason, message)
+        })
     }
 
     /// The operations alone.

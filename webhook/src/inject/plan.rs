@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
                 // Ours of another release; without our sidecar it is somebody else's.
                 Some(volume) if self.present.is_some() => {
                     let path = format!("/spec/volumes/{}", volume.index);
-                    let message = format!("volume {name} was changed after injection");
+                    let message = format!("volume {name} is not as injection makes it");
                     let op = PatchOp::Replace {
                         path,
                         value: wanted,
@@ -191,9 +191,7 @@ impl<'a> Plan<'a> {
         let Some((index, container)) = self.present else {
             let absent = list(self.pod.spec, "initContainers")?.absent;
             for op in prepend("/spec/initContainers", absent, vec![self.sidecar.clone()]) {
-                let message =
-                    "the pod has no sidecar; was it created while the webhook did not see it?";
-                changes.must(op, Reason::SidecarMissing, message);
+                changes.must(op, Reason::SidecarMissing, "the pod has no sidecar");
             }
             return Ok(());
         };
@@ -205,7 +203,7 @@ impl<'a> Plan<'a> {
             value: self.sidecar.clone(),
         };
         if let Some(field) = drift {
-            let message = format!("the sidecar's {field} was changed after injection");
+            let message = format!("the sidecar's {field} is not as injection makes it");
             changes.must(replace, Reason::SidecarDrift, message);
         } else if resources::lowered(actual, wanted)?.is_some() {
             changes.may(replace);
@@ -215,7 +213,7 @@ impl<'a> Plan<'a> {
                 from: at(index),
                 path: at(0),
             };
-            let message = "the sidecar is not the first init container; a later webhook put another one before it";
+            let message = "the sidecar is not the first init container";
             changes.must(op, Reason::SidecarDrift, message);
         }
         Ok(())

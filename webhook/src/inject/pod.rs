@@ -146,7 +146,10 @@ impl<'a> Pod<'a> {
         let (metadata, spec) = (part("metadata")?, part("spec")?);
         let containers = containers(spec, "containers")?;
         if containers.is_empty() {
-            return Err(Denial::new(Reason::BadRequest, "the pod has no container"));
+            return Err(Denial::new(
+                Reason::BadRequest,
+                "the pod has no container; add one",
+            ));
         }
         let pod = Self {
             metadata,
@@ -198,7 +201,8 @@ fn containers<'a>(spec: &'a Value, key: &str) -> Result<Vec<Container<'a>>, Deni
     let read = |(index, value): (usize, &'a Value)| {
         let name = text(value, "name")?.unwrap_or_default();
         if !is_label(name) {
-            let message = format!("{key} has a container whose name is no DNS label: {name:?}");
+            let message =
+                format!("{key} has a container whose name is no DNS label: {name:?}; rename it");
             return Err(Denial::new(Reason::BadRequest, message));
         }
         Ok(Container {
@@ -225,7 +229,7 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), De
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            let message = format!("the pod has two {what}s named {name}");
+            let message = format!("the pod has two {what}s named {name}; rename one");
             return Err(Denial::new(Reason::BadRequest, message));
         }
     }

@@ -51,7 +51,9 @@ pub(crate) fn select(pod: &Pod<'_>, context: &Context<'_>) -> Result<Selection, 
 fn same_namespace(pod: &Pod<'_>, namespace: &str) -> Result<(), Denial> {
     match text(pod.metadata, "namespace")? {
         Some(own) if !own.is_empty() && own != namespace => {
-            let message = format!("the pod says namespace {own:?}, the request {namespace:?}");
+            let message = format!(
+                "the pod says namespace {own:?}, the request {namespace:?}; correct the pod"
+            );
             Err(Denial::new(Reason::BadRequest, message))
         }
         _ => Ok(()),

@@ -120,7 +120,10 @@ fn quantity(pod: &Pod<'_>, key: &str, [low, high]: [&str; 2]) -> Result<Option<Q
 }
 
 fn bad(key: &str, wanted: &str) -> Denial {
-    Denial::new(Reason::BadAnnotation, format!("annotation {key} {wanted}"))
+    Denial::new(
+        Reason::BadAnnotation,
+        format!("annotation {key} {wanted}; correct or remove it"),
+    )
 }
 
 /// Whether `name` is a DNS subdomain (RFC 1123), as names of service accounts are.

@@ -134,7 +134,7 @@ fn read(request: &Value) -> Result<Request<'_>, Denial> {
         }),
         _ => Err(Denial::new(
             Reason::BadRequest,
-            "the request has no namespace or no object",
+            "the request has no namespace or no object; correct whatever sends it",
         )),
     }
 }
@@ -262,7 +262,10 @@ impl Outcome {
                     tracing::error!(%error, stage = stage.as_str(), "cannot write a patch");
                     denied(
                         uid,
-                        Denial::new(Reason::BadRequest, "the patch cannot be written"),
+                        Denial::new(
+                            Reason::BadRequest,
+                            "the patch cannot be written; see the log of this webhook",
+                        ),
                     )
                 }
             },
