@@ -169,3 +169,20 @@ async fn unready_on_drain(ready: Ready, mut drain: drain::Watch) {
     let _draining = ready.block("the end of the drain");
     std::future::pending::<()>().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A pod that is killed while it drains loses the reviews that it still had.
+    #[test]
+    fn the_kubelet_waits_longer_than_the_drain_takes() {
+        let manifest = include_str!("../../manifests/base/webhook-deployment.yaml");
+        let deployment: Value = serde_saphyr::from_str(manifest).unwrap();
+        let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+        let grace = Duration::from_secs(grace.as_u64().unwrap());
+        assert!(grace >= LINGER + DRAIN + Duration::from_secs(5));
+    }
+}

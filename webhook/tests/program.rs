@@ -61,6 +61,30 @@ fn a_failed_start_ends_with_1_and_names_the_cause() {
 }
 
 #[test]
+fn a_broken_certificate_ends_with_1_and_names_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, "image: i\n").expect("a file");
+    let started = |chain: &str| {
+        std::fs::write(folder.path().join("tls.crt"), chain).expect("a file");
+        start(|command| {
+            command.arg("run").arg("--config").arg(&file);
+            command.arg("--certificate-dir").arg(folder.path());
+            command.args(["--address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
+        })
+    };
+    let key = folder.path().join("tls.key").display().to_string();
+    let chain = folder.path().join("tls.crt").display().to_string();
+    let (code, text) = started("");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&key), "a missing key: {text}");
+    std::fs::write(&key, "").expect("a file");
+    let (code, text) = started("-----BEGIN CERTIFICATE-----\n");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&chain), "a truncated chain: {text}");
+}
+
+#[test]
 fn bad_arguments_end_with_64_and_help_with_0() {
     for arguments in [
         vec![],

@@ -167,6 +167,23 @@ fn the_webhook_survives_a_busy_and_strict_cluster() {
     let quota = &of_kind("ResourceQuota").next().unwrap()["spec"]["scopeSelector"]["matchExpressions"]
         [0]["values"];
     assert_eq!(quota, &json!([pod["priorityClassName"]]));
+    assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+    let spread: Vec<&Value> = list(&pod["topologySpreadConstraints"])
+        .iter()
+        .map(|constraint| &constraint["topologyKey"])
+        .collect();
+    assert_eq!(
+        spread,
+        ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    );
+    assert_eq!(
+        deployment["spec"]["strategy"]["rollingUpdate"],
+        json!({"maxUnavailable": 0, "maxSurge": 1}),
+        "an old replica goes only when a new one answers"
+    );
+    let budget = &base("PodDisruptionBudget", WEBHOOK_NAME)["spec"];
+    assert_eq!(budget["maxUnavailable"], 1);
+    assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
     let security = &pod["containers"][0]["securityContext"];
     assert_eq!(
         security,
@@ -177,6 +194,15 @@ fn the_webhook_survives_a_busy_and_strict_cluster() {
         })
     );
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"],
+        json!({"type": "RuntimeDefault"})
+    );
+    let namespace = &base("Namespace", SYSTEM_NAMESPACE)["metadata"]["labels"];
+    assert_eq!(
+        namespace["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
     assert_ne!(
         pod["securityContext"]["runAsUser"], UID,
         "the sidecar's uid is the sidecar's alone"

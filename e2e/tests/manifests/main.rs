@@ -7,6 +7,7 @@
     reason = "a test may panic, and so may what it calls"
 )]
 
+mod examples;
 mod files;
 mod install;
 mod policies;
