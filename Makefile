@@ -81,7 +81,7 @@ test: test-unit fuzz kind-e2e ## Every test: unit, in process, fuzz for some sec
 .PHONY: test-unit
 test-unit: ## Unit and in-process tests
 	@tools/ensure cargo cc openssl
-	cargo test --workspace --exclude tollgate-e2e --locked
+	cargo test --workspace --exclude tollgate-e2e --exclude tollgate-bench-calls --locked
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 10
@@ -98,6 +98,10 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	e2e/without-webhook cargo test -p tollgate-e2e --locked --test policies
 	@e2e/operations
 
-.PHONY: bench
-bench: build ## What a review costs the webhook (bench/reviews), on this machine
+.PHONY: bench bench-reviews bench-calls
+bench: bench-reviews bench-calls ## Numbers, on this machine and the cluster of KUBECONFIG; no part of any test
+bench-reviews: build ## What a review costs the webhook (bench/reviews)
 	cargo run --quiet --release --locked -p tollgate-bench-reviews -- --webhook $(RELEASE)/tollgate-webhook
+KUBECTL ?= target/kind/kubectl
+bench-calls: build ## What a call costs, beside a direct call and kubectl proxy (bench/calls)
+	cargo run --quiet --locked -p tollgate-bench-calls -- $(RELEASE)/tollgate-sidecar $(KUBECTL)
