@@ -32,7 +32,7 @@ mod tunnel;
 
 use entry::Entry;
 pub use relay::AnswerBody;
-use relay::{Cut, Pending, Relay};
+use relay::{Pending, Relay};
 pub use tunnel::Tunnels;
 
 /// How a call ended, beyond the words of `shared::record::outcome`.
@@ -320,7 +320,7 @@ impl Proxy {
         answer
     }
 
-    /// `stream` is the verb of a call that has no end of its own.
+    /// `stream` is the verb of a call that has no end of its own. Any other has one, but its agent need not read that far.
     fn relay(
         &self,
         response: Response<Incoming>,
@@ -329,11 +329,18 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         let (mut head, body) = response.into_parts();
         head.headers = headers::downstream(head.headers, None);
-        let cut = stream.map(|verb| Cut::new(self.cut(), verb == Verb::Watch));
-        Response::from_parts(
-            head,
-            AnswerBody::Relay(Box::new(Relay::new(body, pending, cut))),
-        )
+        let age = self.max_stream_age;
+        let relay = match stream {
+            Some(verb) => Relay::new(body, pending, self.cut(), verb == Verb::Watch),
+            None => {
+                let unread = async move {
+                    tokio::time::sleep(age).await;
+                    how::MAX_STREAM_AGE
+                };
+                Relay::new(body, pending, unread, false)
+            }
+        };
+        Response::from_parts(head, AnswerBody::Relay(relay))
     }
 
     /// Ends a stream at its age or at shutdown, whichever comes first.

@@ -336,3 +336,39 @@ async fn a_half_closed_agent_has_gone() {
     // Whether the API server would have done it, nobody knows.
     assert_eq!(outcomes, ["refused", "aborted"]);
 }
+
+#[tokio::test]
+async fn who_does_not_read_holds_nothing_open() {
+    let rig = Rig::with(&[("max-stream-age", "200ms")]).await;
+    rig.api.calls(Answer::Flood(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+    ));
+    let paths = [
+        "/api/v1/pods?watch=1",
+        "/api/v1/namespaces/agents/pods/x/log?follow=true",
+        "/api/v1/pods",
+    ];
+    let mut unread = Vec::new();
+    for path in paths {
+        let mut stream = rig.connect().await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            rig.token("agent")
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        unread.push(stream);
+    }
+    // Nothing was read, and each is over for the API server all the same.
+    for _ in paths {
+        rig.api.connection_closed().await;
+    }
+    for mut stream in unread {
+        assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    }
+    let records = rig.end().await;
+    let closings = closings(&records);
+    assert_eq!(closings.len(), paths.len());
+    for closing in closings {
+        assert_eq!(note(closing, "outcome"), "max-stream-age", "{closing}");
+    }
+}

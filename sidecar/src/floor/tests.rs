@@ -165,3 +165,74 @@ fn refuses_impersonation_on_any_path() {
         }
     }
 }
+
+/// Either nobody reads the request, or the floor does.
+fn closed(method: &Method, target: &str) -> bool {
+    Call::resolve(method, target).map_or(true, |call| check(&call, &HeaderMap::new()).is_err())
+}
+
+#[test]
+fn no_spelling_of_the_container_gets_through() {
+    for query in [
+        "container=tollgate",
+        "%63ontainer=tollgate",
+        "container=%74%6F%6c%6C%67%61%74%65",
+        "container=tollgate%09",
+        "container=%0Atollgate",
+        "container=tollgate+",
+        "container=TOLLGATE",
+        "container=tollgate%00",
+        "container=tollgate;",
+        "container=a;container=tollgate",
+        "container=a%26container=tollgate&container=tollgate",
+        "container=tollgate#&container=a",
+        "container=tollgate&container=",
+        "container=&container=tollgate",
+        "container&container=tollgate",
+        "&&container=tollgate&&",
+        "container=a&container=b",
+        "container=&container=a",
+        "command=sh&container=tollgate&tty=true",
+        "?container=tollgate&container=tollgate",
+        "container=%zz&container=tollgate",
+        "container=tollgate%ff",
+        "container=tollgate&container=%e2%80%8btollgate",
+    ] {
+        for path in [
+            "/api/v1/namespaces/a/pods/x/exec",
+            "/api/v1/namespaces/a/pods/x/attach",
+            "/api/v1/namespaces/a/pods/x/exec/",
+            "/api/v1/namespaces/a/pods/x/%65xec",
+            "/api/v1/namespaces/a/%70ods/x/attach",
+            "/api/v1/pods/x/exec",
+            "/api/v1/watch/namespaces/a/pods/x/exec",
+        ] {
+            for method in METHODS {
+                let target = format!("{path}?{query}");
+                assert!(closed(&method, &target), "{method} {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_spelling_of_a_path_gets_through() {
+    for path in [
+        "/api/v1/namespaces/a/serviceaccounts/b/%74oken",
+        "/api/v1/namespaces/a/serviceaccounts//b/token",
+        "/api/v1/namespaces/a/x/../serviceaccounts/b/token",
+        "/api/v1/namespaces/a/serviceaccounts/b%2Ftoken",
+        "/api/v1/namespaces/a/serviceaccounts/b/token;x=y",
+        "/api/v1/namespaces/a/serviceaccounts/b/token%3Fx",
+        "/api/v1/watch/namespaces/a/serviceaccounts/b/token",
+        "/api/v1/proxy/namespaces/a/serviceaccounts/b/token",
+        "/api/v1/proxy/nodes/n/run",
+        "/api/v1/watch/nodes/n/proxy",
+        "/api/v1/namespaces/a/nodes/n/proxy",
+        "/api/v1/nodes/n/proxy//x/%2e%2e/y",
+    ] {
+        for method in METHODS {
+            assert!(closed(&method, path), "{method} {path}");
+        }
+    }
+}

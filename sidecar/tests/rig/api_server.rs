@@ -37,6 +37,8 @@ pub(crate) enum Answer {
     Token,
     /// Nothing, ever.
     Silence,
+    /// These bytes, and then chunks for as long as anybody takes them.
+    Flood(Vec<u8>),
     /// These bytes; then every byte comes back, until the agent's half is closed, then `bye`.
     Echo(Vec<u8>),
 }
@@ -257,6 +259,13 @@ async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
                 break;
             }
             Answer::Silence | Answer::Token => break,
+            Answer::Flood(bytes) => {
+                stream.write_all(&bytes).await.unwrap_or_default();
+                let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
+                while stream.write_all(&chunk).await.is_ok() {}
+                shared.closed.send(()).unwrap_or_default();
+                return;
+            }
             Answer::Echo(bytes) => return echo(stream, &bytes).await,
         }
     }
