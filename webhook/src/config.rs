@@ -1,10 +1,12 @@
 //! The webhook's configuration: the only reader of flags, environment and the configuration file. All faults are reported at
 //! once; the file is read again when it changes, and the last good one is kept.
 
+mod handover;
+
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -12,6 +14,7 @@ use tollgate_shared::contract::{ADMIN_PORT, LogLevel, WEBHOOK_PORT};
 use tollgate_shared::knobs::{BadConfig, Knobs};
 use tollgate_shared::telemetry::LogFormat;
 
+use self::handover::Handover;
 use crate::inject::InjectConfig;
 use crate::metrics::Metrics;
 
@@ -93,6 +96,9 @@ impl Config {
 pub struct File {
     path: PathBuf,
     seen: Result<Vec<u8>, String>,
+    /// What it said when it was last good.
+    good: InjectConfig,
+    handover: Handover,
     current: watch::Sender<Arc<InjectConfig>>,
 }
 
@@ -107,10 +113,12 @@ impl File {
             Ok(bytes) => parse(bytes).map_err(|faults| named(&path, faults))?,
             Err(error) => return Err(named(&path, vec![error.clone()])),
         };
-        let (current, _) = watch::channel(Arc::new(config));
+        let (current, _) = watch::channel(Arc::new(config.clone()));
         Ok(Self {
             path,
             seen,
+            handover: Handover::new(&config),
+            good: config,
             current,
         })
     }
@@ -125,12 +133,24 @@ impl File {
     pub async fn run(mut self, metrics: Metrics, look: Duration) {
         loop {
             tokio::time::sleep(look).await;
-            self.look(&metrics);
+            self.look(&metrics, Instant::now());
         }
     }
 
-    /// Takes the file if it has changed and is good.
-    fn look(&mut self, metrics: &Metrics) {
+    /// Takes the file if it has changed and is good, and follows what it said last.
+    fn look(&mut self, metrics: &Metrics, now: Instant) {
+        self.take(metrics, now);
+        let config = self.handover.follow(&self.good, now);
+        self.current.send_if_modified(|current| {
+            let is_other = **current != config;
+            if is_other {
+                *current = Arc::new(config);
+            }
+            is_other
+        });
+    }
+
+    fn take(&mut self, metrics: &Metrics, now: Instant) {
         let seen = read(&self.path);
         if seen == self.seen {
             return;
@@ -143,7 +163,8 @@ impl File {
         metrics.reloaded(parsed.is_ok());
         match parsed {
             Ok(config) => {
-                self.current.send_replace(Arc::new(config));
+                self.handover.wanted(&config.image, now);
+                self.good = config;
                 tracing::info!(file = %self.path.display(), "took the changed configuration");
             }
             Err(faults) => {

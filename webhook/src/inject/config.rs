@@ -9,7 +9,7 @@ use tollgate_shared::contract::{
 };
 
 /// What is injected, beside what the design fixes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InjectConfig {
     /// Image of the sidecar, by digest where it can be.
@@ -76,7 +76,7 @@ impl PullPolicy {
 }
 
 /// Settings of a sidecar before its pod's annotations are read.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Defaults {
     /// Port of the API proxy on loopback.
