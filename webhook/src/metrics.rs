@@ -41,6 +41,8 @@ pub(crate) struct Admission {
     pub(crate) stage: &'static str,
     /// The namespace's label.
     pub(crate) injection: &'static str,
+    /// `true` where the request was a dry run.
+    pub(crate) dry_run: &'static str,
     /// `allowed`, `patched`, `denied` or `refused` (no AdmissionReview that we could answer).
     pub(crate) decision: &'static str,
     /// The reason's code.
@@ -202,6 +204,7 @@ mod tests {
         let admission = Admission {
             stage: "mutate",
             injection: "enabled",
+            dry_run: "false",
             decision: "allowed",
             reason: "injected",
         };

@@ -77,15 +77,16 @@ impl Review {
         };
         let read = self.read(request).await;
         let begun = Instant::now();
-        let (response, decision, reason) = match read {
-            Ok((body, _room)) => self.judge(stage, injection, &body),
-            Err(refused) => (refuse(refused), "refused", "bad-request"),
-        };
-        let admission = Admission {
+        let mut admission = Admission {
             stage: stage.as_str(),
             injection: injection.as_str(),
-            decision,
-            reason,
+            dry_run: "false",
+            decision: "refused",
+            reason: "bad-request",
+        };
+        let response = match read {
+            Ok((body, _room)) => self.judge(stage, injection, &body, &mut admission),
+            Err(refused) => refuse(refused),
         };
         self.metrics.admitted(&admission, begun.elapsed());
         Ok(response)
@@ -127,12 +128,14 @@ impl Review {
         Ok((body.to_bytes(), room))
     }
 
+    /// Answers a body, and notes in `admission` what was decided.
     fn judge(
         &self,
         stage: Stage,
         injection: Injection,
         body: &[u8],
-    ) -> (Response<Full<Bytes>>, &'static str, &'static str) {
+        admission: &mut Admission,
+    ) -> Response<Full<Bytes>> {
         let config = Arc::clone(&self.config.borrow());
         let judge = || judge::answer(stage, injection, body, &config);
         // A panic is a fault of ours. It must cost one review, which then fails closed, not the process.
@@ -141,18 +144,20 @@ impl Review {
                 if let (Some(hints), Some(hint)) = (&self.hints, answer.hint.take()) {
                     hints.leave(hint);
                 }
-                let labels = (answer.decision, answer.reason.code());
-                (review(&answer), labels.0, labels.1)
+                admission.decision = answer.decision;
+                admission.reason = answer.reason.code();
+                admission.dry_run = if answer.dry_run { "true" } else { "false" };
+                review(&answer)
             }
             Ok(Err(bad)) => {
                 tracing::warn!(error = %bad, stage = stage.as_str(), "a review could not be read");
-                let response = refuse((StatusCode::BAD_REQUEST, bad.to_string()));
-                (response, "refused", "bad-request")
+                refuse((StatusCode::BAD_REQUEST, bad.to_string()))
             }
             Err(_) => {
                 self.metrics.panicked();
                 tracing::error!(stage = stage.as_str(), "a review ended in a panic");
-                (refuse(internal()), "refused", "internal")
+                admission.reason = "internal";
+                refuse(internal())
             }
         }
     }

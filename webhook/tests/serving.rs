@@ -233,7 +233,7 @@ async fn a_body_has_a_limit_and_large_pods_are_below_it() {
     prometheus_client::encoding::text::encode(&mut page, &rig.registry).expect("metrics");
     assert!(page.contains("panics_total 0"), "{page}");
     assert!(
-        page.contains("decision=\"patched\",reason=\"injected\"} 1"),
+        page.contains("dry_run=\"false\",decision=\"patched\",reason=\"injected\"} 1"),
         "{page}"
     );
 }

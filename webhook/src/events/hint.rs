@@ -30,16 +30,20 @@ pub(crate) struct Hint {
     pub(crate) reason: Reason,
 }
 
+/// Whether a request asks for something, and not only what would come of it.
+pub(crate) fn is_real(request: &Value) -> bool {
+    matches!(request.get("dryRun"), None | Some(Value::Bool(false)))
+}
+
 impl Hint {
     /// Reads an AdmissionRequest. `None` on a dry run, for anything but a new pod, and where the pod's controller is none of
     /// [`KINDS`] or no text that could be one.
     pub(crate) fn read(request: &Value, reason: Reason) -> Option<Self> {
         let text = |key: &str| request.get(key).and_then(Value::as_str);
-        let is_real = matches!(request.get("dryRun"), None | Some(Value::Bool(false)));
         let is_new_pod =
             text("operation") == Some("CREATE") && matches!(text("subResource"), None | Some(""));
         let namespace = text("namespace").filter(|name| is_label(name))?;
-        if !is_real || !is_new_pod {
+        if !is_real(request) || !is_new_pod {
             return None;
         }
         let owner = controller(request.get("object")?)?;

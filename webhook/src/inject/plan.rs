@@ -19,7 +19,8 @@ use crate::reason::{Denial, Reason};
 pub(crate) enum Images {
     /// This release's alone.
     Current,
-    /// Those of other releases too, as configured.
+    /// Those of other releases too, as configured. In all else such a sidecar must be as we would make it: the release that changes
+    /// its shape has to build the old one for old images.
     AlsoPrevious,
 }
 

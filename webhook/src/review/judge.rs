@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 
-use crate::events::Hint;
+use crate::events::{Hint, is_real};
 use crate::inject::{Context, Decision, InjectConfig, PatchOp, inject};
 use crate::json;
 use crate::reason::{Denial, Reason};
@@ -47,6 +47,8 @@ pub(crate) struct Answer {
     pub(crate) decision: &'static str,
     /// Why.
     pub(crate) reason: Reason,
+    /// Whether nothing comes of it whatever we say.
+    pub(crate) dry_run: bool,
     /// The workload whose owner should know; never on a dry run.
     pub(crate) hint: Option<Hint>,
 }
@@ -90,6 +92,7 @@ pub(crate) fn answer(
         false => None,
     };
     Ok(Answer {
+        dry_run: !is_real(request),
         hint,
         ..decided.into_answer(stage, uid)
     })
@@ -256,6 +259,7 @@ impl Outcome {
                         false => "patched",
                     },
                     reason,
+                    dry_run: false,
                     hint: None,
                 },
                 Err(error) => {
@@ -284,6 +288,7 @@ fn denied(uid: &str, denial: Denial) -> Answer {
         review: envelope(response),
         decision: "denied",
         reason: denial.reason,
+        dry_run: false,
         hint: None,
     }
 }

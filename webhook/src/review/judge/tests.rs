@@ -87,6 +87,37 @@ fn the_path_says_how_the_namespace_is_labelled() {
     }
 }
 
+/// Row 86: `matchPolicy: Equivalent` may convert what the user sent; what was converted counts.
+#[test]
+fn the_converted_object_is_judged_whatever_was_sent() {
+    let mut sent = review();
+    sent["request"]["requestKind"] =
+        json!({"group": "example.org", "version": "v9", "kind": "Pod"});
+    sent["request"]["requestResource"] =
+        json!({"group": "example.org", "version": "v9", "resource": "pods"});
+    let answer = ask(Stage::Mutate, Injection::Enabled, &sent);
+    assert_eq!(answer.decision, "patched");
+    assert_eq!(
+        answer.review,
+        ask(Stage::Mutate, Injection::Enabled, &review()).review
+    );
+}
+
+/// Row 73.
+#[test]
+fn a_dry_run_is_decided_alike_and_counted_apart() {
+    let mut dry_run = review();
+    dry_run["request"]["dryRun"] = json!(true);
+    for stage in [Stage::Mutate, Stage::Validate] {
+        let (dry, real) = (
+            ask(stage, Injection::Enabled, &dry_run),
+            ask(stage, Injection::Enabled, &review()),
+        );
+        assert_eq!(dry.review, real.review);
+        assert_eq!((dry.dry_run, real.dry_run), (true, false));
+    }
+}
+
 #[test]
 fn what_is_not_ours_to_judge_is_denied_with_a_reason() {
     let change = |pointer: &str, value: Value| {
