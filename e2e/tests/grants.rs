@@ -10,9 +10,12 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tollgate_e2e::audit::{AuditEvent, AuditLog};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
-use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING};
+use tollgate_shared::contract::{
+    AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME,
+};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -138,6 +141,7 @@ async fn without_its_guard_nobody_holds_a_grant() -> anyhow::Result<()> {
 }
 
 async fn falls_and_rises(namespace: &TestNamespace, guard: &Guard) -> anyhow::Result<()> {
+    let mut log = namespace.cluster.audit_log()?;
     guard
         .bindings
         .delete(GUARD, &DeleteParams::default())
@@ -145,6 +149,9 @@ async fn falls_and_rises(namespace: &TestNamespace, guard: &Guard) -> anyhow::Re
     wait_for_grant(namespace, false).await?;
     guard.put_back().await?;
     wait_for_grant(namespace, true).await?;
+    if let Some(log) = &mut log {
+        the_guard_answered_before(log, &namespace.name).await?;
+    }
 
     guard
         .change(json!({"spec": {"failurePolicy": "Ignore"}}))
@@ -180,6 +187,31 @@ async fn falls_and_rises(namespace: &TestNamespace, guard: &Guard) -> anyhow::Re
     assert_eq!(
         before, after,
         "the grant stays through an upgrade of the guard"
+    );
+    Ok(())
+}
+
+/// Before the first grant the guard denied the token that it gives to nobody.
+async fn the_guard_answered_before(log: &mut AuditLog, namespace: &str) -> anyhow::Result<()> {
+    let webhook = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{WEBHOOK_NAME}");
+    let is = |event: &AuditEvent, resource: &str, name: &str| {
+        let about = event.object_ref.as_ref();
+        event.user.username == webhook
+            && event.verb == "create"
+            && about.is_some_and(|about| about.resource == resource && about.name == name)
+    };
+    let is_grant = |event: &AuditEvent| {
+        let here = event.object_ref.as_ref();
+        is(event, "rolebindings", ROLE_BINDING)
+            && event.code() == 201
+            && here.is_some_and(|here| here.namespace == namespace)
+    };
+    log.wait("the grant", is_grant).await?;
+    let before = log.events()?.iter().take_while(|event| !is_grant(event));
+    let mut probes = before.filter(|event| is(event, "serviceaccounts", "tollgate-guard-probe"));
+    assert!(
+        probes.any(|probe| probe.code() == 403),
+        "the grant came before the guard's answer"
     );
     Ok(())
 }
