@@ -52,7 +52,7 @@ const IMPERSONATION: &[&str] = &["", "authentication.k8s.io"];
 const NO_SIDECAR: &str = "may run a pod without a sidecar, as any service account of the namespace; label the namespace enforced";
 
 #[rustfmt::skip]
-const WAYS: [Way; 13] = [
+const WAYS: [Way; 14] = [
     Way { code: "can-mint", verbs: &["create"], groups: CORE, resources: &["serviceaccounts/token"],
         reach: Reach::Object, when: When::NotEnforcedOrNoTokenGuard,
         text: "may request tokens of the namespace's service accounts; take create on serviceaccounts/token away, or label the namespace enforced" },
@@ -78,6 +78,9 @@ const WAYS: [Way; 13] = [
         reach: Reach::New, when: When::NotEnforced, text: NO_SIDECAR },
     Way { code: "can-create-pods", verbs: &["create"], groups: &["batch"], resources: &["cronjobs", "jobs"],
         reach: Reach::New, when: When::NotEnforced, text: NO_SIDECAR },
+    Way { code: "can-make-token-secrets", verbs: &["create"], groups: CORE, resources: &["secrets"],
+        reach: Reach::New, when: When::NotEnforced,
+        text: "may have a Secret filled with a token of any service account of the namespace; label the namespace enforced" },
     Way { code: "can-impersonate", verbs: &["impersonate*"], groups: IMPERSONATION, resources: &["serviceaccounts"],
         reach: Reach::Object, when: When::Always,
         text: "may impersonate service accounts of the namespace, without a sidecar and a record; take the verb away" },

@@ -389,7 +389,7 @@ fn what_has_ended_or_holds_nothing_is_left_alone() {
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 #[rustfmt::skip]
-const WAYS: [(&str, &str, &str, &str, bool, bool); 12] = [
+const WAYS: [(&str, &str, &str, &str, bool, bool); 13] = [
     // Whether a RoleBinding gives it, and whether it is open in an enforced namespace.
     ("can-mint", "create", "", "serviceaccounts/token", true, false),
     ("can-mint-for-others", "mint", "tollgate.dev", "serviceaccounts", true, true),
@@ -401,6 +401,7 @@ const WAYS: [(&str, &str, &str, &str, bool, bool); 12] = [
     ("can-create-pods", "create", "", "pods", true, false),
     ("can-create-pods", "create", "apps", "deployments", true, false),
     ("can-create-pods", "create", "batch", "cronjobs", true, false),
+    ("can-make-token-secrets", "create", "", "secrets", true, false),
     ("can-reach-kubelet", "get", "", "nodes/proxy", false, true),
     ("can-unguard", "delete", ADMISSION, "validatingadmissionpolicies", false, true),
 ];
