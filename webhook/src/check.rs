@@ -11,6 +11,7 @@ mod principals;
 mod rules;
 mod selector;
 mod snapshot;
+mod ways;
 
 use serde::Serialize;
 
