@@ -48,7 +48,7 @@ images: ## The images for amd64 and arm64, where the toolchain has both (`rustup
 
 .PHONY: sbom
 sbom: ## What both binaries are made of, as CycloneDX in target/sbom/
-	@tools/ensure cargo cargo-cyclonedx git
+	@tools/ensure cargo cargo-cyclonedx git jq
 	tools/sbom target/sbom
 
 .PHONY: kind-up kind-down
@@ -92,6 +92,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (10)
 
 .PHONY: kind-e2e
 kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG (or target/kind/kubeconfig)
+	@tools/ensure jq
 	manifests/render --check
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
