@@ -2,6 +2,7 @@
 //! the user, between us and the cluster. One place, so that a test can hold manifests and code against each other.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use crate::duration::GoDuration;
@@ -276,6 +277,8 @@ pub struct Settings {
     pub audiences: Vec<String>,
     /// Whether agents must show their local token (knob `local-auth`).
     pub local_auth: LocalAuth,
+    /// Calls that a pod may make in a second; any number where there is none (knob `max-calls-per-second`).
+    pub max_calls_per_second: Option<NonZeroU32>,
     /// How much is logged (knob `log-level`).
     pub log_level: LogLevel,
     /// Names of the agent containers, init containers included, in the order of the pod (knob `containers`).
@@ -293,6 +296,7 @@ impl Default for Settings {
             service_account: None,
             audiences: Vec::new(),
             local_auth: LocalAuth::default(),
+            max_calls_per_second: None,
             log_level: LogLevel::default(),
             containers: Vec::new(),
         }
@@ -316,6 +320,9 @@ impl Settings {
         if let Some(name) = &self.service_account {
             knobs.push(("service-account", name.clone()));
         }
+        if let Some(cap) = self.max_calls_per_second {
+            knobs.push(("max-calls-per-second", cap.to_string()));
+        }
         if !self.audiences.is_empty() {
             knobs.push(("audiences", self.audiences.join(",")));
         }
@@ -333,6 +340,7 @@ impl Settings {
             service_account: knobs.text("service-account"),
             audiences: knobs.list("audiences"),
             local_auth: knobs.parse("local-auth", LocalAuth::default()),
+            max_calls_per_second: knobs.optional("max-calls-per-second"),
             log_level: knobs.parse("log-level", LogLevel::default()),
             containers: knobs.list("containers"),
         }
@@ -354,6 +362,7 @@ mod tests {
             service_account: Some("other".to_owned()),
             audiences: vec!["a".to_owned(), "b".to_owned()],
             local_auth: LocalAuth::None,
+            max_calls_per_second: NonZeroU32::new(50),
             log_level: LogLevel::Debug,
             containers: vec!["agent".to_owned(), "helper".to_owned()],
         };

@@ -2,7 +2,7 @@
 //! [`App::run`] proves one mint, becomes ready and serves until it is told to end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -21,11 +21,12 @@ use crate::authority;
 use crate::config::{Config, RecordTarget};
 use crate::credential::Credential;
 use crate::local::LocalTokens;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::mint::Mint;
 use crate::mint::own::{OwnMints, why};
 use crate::place;
 use crate::proxy::{Proxy, Tunnels};
+use crate::rate::Bucket;
 use crate::record::{FileConfig, Recorder, RecorderConfig, SinkConfig};
 use crate::upstream::Upstream;
 
@@ -66,7 +67,6 @@ impl App {
             .map_or(config.settings.port, |listener| listener.address().port());
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
-        let admin = bind_admin(config, &ready, Arc::new(registry)).await?;
 
         let served = authority::serve(&config.state_dir, OffsetDateTime::now_utc())?;
         let files = Files {
@@ -84,6 +84,12 @@ impl App {
                 .map(|(container, token)| (container.clone(), token)),
         );
         let (proxy, mints) = gate(config, connected, local_tokens, metrics, watch.clone())?;
+        let asked = metrics::Asked {
+            recorder: proxy.recorder.clone(),
+            mint: Arc::clone(&proxy.mint),
+        };
+        asked.register(&mut registry);
+        let admin = bind_admin(config, &ready, Arc::new(registry)).await?;
         let tls = watch::channel(Arc::new(server)).1;
         Ok(Self {
             proxy: Arc::new(proxy),
@@ -207,6 +213,10 @@ fn gate(
         upstream,
         mint,
         stock: (config.settings.mint == MintMode::Ahead).then(Arc::default),
+        cap: config
+            .settings
+            .max_calls_per_second
+            .map(|cap| Mutex::new(Bucket::new(cap))),
         recorder,
         local_tokens,
         max_stream_age: config.max_stream_age,

@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use serde::Deserialize;
 use tollgate_shared::secret::Token;
 
 use self::exec::Exec;
 pub use self::login::connect;
+use crate::claims;
 use crate::file::{FileError, Fresh};
 use crate::upstream::Upstream;
 
@@ -81,6 +83,20 @@ impl Credential {
             Kind::File(token) => Ok(Shown::token(token.get())),
             Kind::Fixed(shown) => Ok(shown.clone()),
             Kind::Exec(exec) => exec.get().await,
+        }
+    }
+
+    /// When the API server issued it, in seconds since 1970; only a bootstrap token says so.
+    pub fn issued(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Issued {
+            iat: u64,
+        }
+        match (&self.kind, self.origin) {
+            (Kind::File(token), Origin::Pod) => {
+                claims::of::<Issued>(&token.get().0).map(|claims| claims.iat)
+            }
+            _ => None,
         }
     }
 

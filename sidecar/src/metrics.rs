@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::mint::Mint;
+use crate::record::Recorder;
 
 /// Labels of a call that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,7 +37,6 @@ pub struct Metrics {
     streams: Gauge<i64, AtomicI64>,
     spares: Gauge<i64, AtomicI64>,
     unused: Counter<u64, AtomicU64>,
-    records_refused: Counter<u64, AtomicU64>,
 }
 
 /// A token counts as held for a call until this is dropped.
@@ -43,6 +46,59 @@ pub struct SpareToken(Arc<Metrics>);
 /// A stream counts as open until this is dropped.
 #[derive(Debug)]
 pub struct OpenStream(Arc<Metrics>);
+
+/// What others count or know, asked for when the metrics are.
+pub struct Asked {
+    /// Counts records.
+    pub recorder: Recorder,
+    /// Knows the credential that mints.
+    pub mint: Arc<Mint>,
+}
+
+impl Asked {
+    /// Registers it under `tollgate_`.
+    pub fn register(self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tollgate");
+        registry.register_collector(Box::new(self));
+    }
+}
+
+impl Collector for Asked {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.recorder.stats();
+        let counters = [
+            (
+                "records_written",
+                "Lines of the record written",
+                stats.written,
+            ),
+            (
+                "records_refused",
+                "Calls and mints refused because their record could not be written",
+                stats.refused,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            let kind = counter.metric_type();
+            counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        }
+        if let Some(age) = self.mint.credential_age() {
+            let gauge = ConstGauge::new(age);
+            let help =
+                "Time since the API server issued the bootstrap token, by the clocks of both";
+            let (unit, kind) = (Some(&Unit::Seconds), gauge.metric_type());
+            gauge.encode(encoder.encode_descriptor("bootstrap_token_age", help, unit, kind)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asked")
+    }
+}
 
 impl Metrics {
     /// Registers everything under `tollgate_`.
@@ -54,7 +110,6 @@ impl Metrics {
             streams: Gauge::default(),
             spares: Gauge::default(),
             unused: Counter::default(),
-            records_refused: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("tollgate");
         registry.register(
@@ -76,8 +131,6 @@ impl Metrics {
         registry.register("stock_tokens", help, metrics.spares.clone());
         let help = "Tokens minted outside of a call that no call used";
         registry.register("unused_tokens", help, metrics.unused.clone());
-        let help = "Calls refused because their record could not be written";
-        registry.register("records_refused", help, metrics.records_refused.clone());
         metrics
     }
 
@@ -100,11 +153,6 @@ impl Metrics {
     /// The API server answered.
     pub fn answered(&self, took: Duration) {
         self.upstream.observe(took.as_secs_f64());
-    }
-
-    /// A call was refused because its record could not be written.
-    pub fn record_refused(&self) {
-        self.records_refused.inc();
     }
 
     /// A token was minted for no call yet.

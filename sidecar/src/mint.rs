@@ -87,6 +87,13 @@ impl Mint {
         &self.path
     }
 
+    /// Seconds since the API server issued the bootstrap token, if that is what mints. The kubelet renews it at 80 % of its life.
+    #[must_use]
+    pub fn credential_age(&self) -> Option<f64> {
+        let issued = Duration::from_secs(self.credential.issued()?);
+        Some(since_1970().as_secs_f64() - issued.as_secs_f64())
+    }
+
     /// Mints a token. `audit_id` goes with the TokenRequest, so that its event is found even if this process dies now.
     ///
     /// # Errors
@@ -166,9 +173,7 @@ impl Mint {
 
     /// The API server is the judge of its tokens, so nothing is decided by our clock: a wrong one is only said, once.
     fn compare_clocks(&self, issued: u64) {
-        let ours = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let ours = since_1970().as_secs();
         let skewed = ours.abs_diff(issued) > CLOCK_TOLERANCE;
         if skewed != self.skewed.swap(skewed, Ordering::Relaxed) {
             if skewed {
@@ -182,6 +187,12 @@ impl Mint {
             }
         }
     }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// An `Audit-ID` as a header.

@@ -3,7 +3,7 @@
 //! is forwarded without a token.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::USER_AGENT;
@@ -21,6 +21,7 @@ use crate::local::{self, LocalTokens};
 use crate::metrics::Metrics;
 use crate::mint::stock::Stock;
 use crate::mint::{Mint, Minted};
+use crate::rate::Bucket;
 use crate::record::{Decision, ObjectRef, Opening, Recorder};
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::{Upstream, UpstreamError};
@@ -58,6 +59,8 @@ pub struct Proxy {
     pub mint: Arc<Mint>,
     /// Tokens minted ahead, where they are.
     pub stock: Option<Arc<Stock>>,
+    /// How many calls may be made.
+    pub cap: Option<Mutex<Bucket>>,
     /// Records.
     pub recorder: Recorder,
     /// The agents' own tokens.
@@ -106,7 +109,6 @@ impl Proxy {
         {
             Ok(record) => record,
             Err(error) => {
-                self.metrics.record_refused();
                 let message = format!(
                     "the call was refused because {error}; is the reader of the sidecar's log stuck?"
                 );
@@ -173,7 +175,26 @@ impl Proxy {
                 "the sidecar is shutting down with its pod",
             ));
         }
+        self.within_cap()?;
         Ok(hop)
+    }
+
+    fn within_cap(&self) -> Result<(), Refusal> {
+        let Some(cap) = &self.cap else {
+            return Ok(());
+        };
+        let taken = cap
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(Instant::now());
+        taken.map_err(|wait| Refusal {
+            // Whole seconds, rounded up.
+            retry_after: u32::try_from(wait.as_millis().div_ceil(1000)).ok(),
+            ..Refusal::new(
+                Reason::TooManyCalls,
+                "this pod makes more calls a second than TOLLGATE_MAX_CALLS_PER_SECOND; try again after Retry-After",
+            )
+        })
     }
 
     /// Steps 7 to 9.

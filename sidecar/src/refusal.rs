@@ -36,6 +36,8 @@ pub enum Reason {
     FloorAdmission,
     /// The floor: writes to the cluster CA that pods read.
     FloorClusterCa,
+    /// More calls than the pod may make in a second.
+    TooManyCalls,
     /// The opening record could not be written.
     RecordUnavailable,
     /// The API server limits our mints.
@@ -60,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::UnknownMethod,
@@ -76,6 +78,7 @@ impl Reason {
         Self::FloorCertificate,
         Self::FloorAdmission,
         Self::FloorClusterCa,
+        Self::TooManyCalls,
         Self::RecordUnavailable,
         Self::MintThrottled,
         Self::MintCredentialRejected,
@@ -107,6 +110,7 @@ impl Reason {
             Self::FloorCertificate => "floor-certificate",
             Self::FloorAdmission => "floor-admission",
             Self::FloorClusterCa => "floor-cluster-ca",
+            Self::TooManyCalls => "too-many-calls",
             Self::RecordUnavailable => "record-unavailable",
             Self::MintThrottled => "mint-throttled",
             Self::MintCredentialRejected => "mint-credential-rejected",
@@ -165,7 +169,7 @@ impl Reason {
             | Self::FloorCertificate
             | Self::FloorAdmission
             | Self::FloorClusterCa => StatusCode::FORBIDDEN,
-            Self::MintThrottled => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyCalls | Self::MintThrottled => StatusCode::TOO_MANY_REQUESTS,
             Self::RecordUnavailable
             | Self::MintCredentialRejected
             | Self::MintForbidden

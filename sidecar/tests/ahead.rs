@@ -104,11 +104,11 @@ async fn an_idle_agent_has_no_stock() {
     let rig = stocked().await;
     rig.until_metric(STOCK, 0.0).await;
     assert_eq!(rig.metric(UNUSED).await, 2.0, "the first mint and this one");
-    let records = rig.records();
-    assert_eq!(note(own_mints(&records)[0], "outcome"), "unused");
     call(&rig).await;
     assert_eq!(rig.metric(STOCK).await, 0.0, "a lone call again");
     assert_eq!(rig.api.seen_mints().len(), 1 + 2 + 1 + 1);
+    let records = rig.end().await;
+    assert_eq!(note(own_mints(&records)[0], "outcome"), "unused");
 }
 
 #[tokio::test]

@@ -2,8 +2,12 @@
 
 mod rig;
 
-use rig::api_server::Answer;
-use rig::{Rig, closings, note};
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use rig::api_server::{Answer, jwt};
+use rig::{BOOTSTRAP, Rig, closings, note, swap};
+use serde_json::json;
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
@@ -134,4 +138,151 @@ async fn each_failed_mint_has_its_answer_and_nothing_is_forwarded() {
             (&code.into(), &reason.into(), "refused")
         );
     }
+}
+
+#[tokio::test]
+async fn a_rotated_bootstrap_token_is_taken_up_at_its_first_401() {
+    const SECOND: &str = "c2Vjb25k.Ym9vdHN0cmFw.dG9rZW4";
+    let rig = Rig::start().await;
+    let folder = rig.folder.path().join("bootstrap");
+    swap(&folder, "..1", BOOTSTRAP);
+    fs::remove_file(folder.join("token")).unwrap();
+    symlink("..data/token", folder.join("token")).unwrap();
+    rig.api.mints(Answer::TokenFor(BOOTSTRAP));
+    assert!(rig.get("/api/v1/pods").await.starts_with("HTTP/1.1 200 "));
+
+    swap(&folder, "..2", SECOND);
+    fs::remove_dir_all(folder.join("..1")).unwrap();
+    rig.api.mints(Answer::TokenFor(SECOND));
+    assert!(rig.get("/api/v1/pods").await.starts_with("HTTP/1.1 200 "));
+    let shown = |at: &rig::api_server::Seen| at.header("authorization").to_owned();
+    let mints = rig.api.seen_mints();
+    assert_eq!(mints.last().map(shown), Some(format!("Bearer {SECOND}")));
+    let ids: Vec<&str> = mints[2..]
+        .iter()
+        .map(|mint| mint.header("audit-id"))
+        .collect();
+    assert!(
+        ids.iter().all(|id| *id == ids[0]),
+        "one mint of one call: {ids:?}"
+    );
+
+    // Garbage in the file: the last good token stays, and what it is worth the API server says.
+    swap(&folder, "..3", "not a token!");
+    assert!(rig.get("/api/v1/pods").await.starts_with("HTTP/1.1 200 "));
+    rig.api.mints(Answer::TokenFor(BOOTSTRAP));
+    let answer = rig.get("/api/v1/pods").await;
+    assert!(answer.contains("mint-credential-rejected"), "{answer}");
+    let last = rig.api.seen_mints().last().map(shown);
+    assert_eq!(last, Some(format!("Bearer {SECOND}")));
+}
+
+#[tokio::test]
+async fn clocks_need_not_agree() {
+    let rig = Rig::start().await;
+    for issued in [0, 1_000_000_000, 99_999_999_999_u64] {
+        let token = jwt(&json!({"jti": "x", "iat": issued, "exp": issued + 600}));
+        rig.api.mints(Answer::token(&token));
+        let answer = rig.get("/api/v1/pods").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{issued}: {answer}");
+        let sent = rig
+            .api
+            .seen_calls()
+            .last()
+            .unwrap()
+            .header("authorization")
+            .to_owned();
+        assert_eq!(sent, format!("Bearer {token}"));
+    }
+    // An API server whose clock does not agree with its own token says so, and that is the answer.
+    rig.api.calls(Answer::json(
+        "401 Unauthorized",
+        "",
+        r#"{"reason":"Unauthorized"}"#,
+    ));
+    let (mints, calls) = (rig.api.seen_mints().len(), rig.api.seen_calls().len());
+    let answer = rig.get("/api/v1/pods").await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(
+        (rig.api.seen_mints().len(), rig.api.seen_calls().len()),
+        (mints + 1, calls + 1)
+    );
+    let long = jwt(&json!({"jti": "x", "iat": 1, "exp": 31_536_001}));
+    rig.api.mints(Answer::token(&long));
+    let answer = rig.get("/api/v1/pods").await;
+    assert!(
+        answer.contains("mint-failed") && answer.contains("600 s were asked for"),
+        "{answer}"
+    );
+    assert_eq!(
+        rig.api.seen_calls().len(),
+        calls + 1,
+        "a token of a year is not used"
+    );
+}
+
+#[tokio::test]
+async fn a_restarted_api_server_is_found_again() {
+    let mut rig = Rig::start().await;
+    assert!(rig.get("/api/v1/pods").await.starts_with("HTTP/1.1 200 "));
+    rig.api.stop().await;
+    let answer = rig.get("/api/v1/pods").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("mint-unavailable") && answer.contains("retry-after: 1\r\n"),
+        "{answer}"
+    );
+    rig.api.restart().await;
+    assert!(rig.get("/api/v1/pods").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn more_calls_than_the_cap_get_429_on_record_and_no_token() {
+    let rig = Rig::with(&[("max-calls-per-second", "1")]).await;
+    let (mut passed, mut refused) = (0, 0);
+    // However slow this machine is: one of these comes within a second of the one before.
+    while refused == 0 && passed < 100 {
+        let (one, other) = tokio::join!(rig.get("/api/v1/pods"), rig.get("/api/v1/pods"));
+        for answer in [one, other] {
+            if answer.starts_with("HTTP/1.1 200 ") {
+                passed += 1;
+                continue;
+            }
+            assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+            assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+            assert!(answer.contains("too-many-calls"), "{answer}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "no cap");
+    assert_eq!(rig.api.seen_calls().len(), passed);
+    assert_eq!(rig.api.seen_mints().len(), 1 + passed, "the first mint");
+    let records = rig.end().await;
+    let of_cap = |record: &&&serde_json::Value| note(record, "reason") == "too-many-calls";
+    let closings = closings(&records);
+    let closings: Vec<_> = closings.iter().filter(of_cap).collect();
+    assert_eq!(closings.len(), refused);
+    assert_eq!(
+        (note(closings[0], "decision"), note(closings[0], "outcome")),
+        ("deny", "refused")
+    );
+}
+
+#[tokio::test]
+async fn metrics_say_how_minting_goes() {
+    let rig = Rig::start().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let bootstrap = jwt(&json!({"iat": now.unwrap().as_secs() - 1000}));
+    let lines = rig.metric("tollgate_records_written_total").await;
+    fs::write(rig.folder.path().join("bootstrap/token"), bootstrap).unwrap();
+    rig.api.mints(Answer::json("401 Unauthorized", "", "{}"));
+    // The 401 makes it look at the file, which has changed.
+    rig.get("/api/v1/pods").await;
+    let age = rig.metric("tollgate_bootstrap_token_age_seconds").await;
+    assert!((1000.0..1000.0 + 3600.0).contains(&age), "{age}");
+    rig.until_metric("tollgate_records_written_total", lines + 2.0)
+        .await;
+    assert_eq!(rig.metric("tollgate_records_refused_total").await, 0.0);
+    assert_eq!(rig.metric("tollgate_open_streams").await, 0.0);
+    assert_eq!(rig.metric("tollgate_mint_seconds_count").await, 1.0);
 }

@@ -137,6 +137,11 @@ pub const KNOBS: &[Knob] = &[
         "Connections of agents at a time [default: 1024]",
     ),
     knob(
+        "max-calls-per-second",
+        "COUNT",
+        "Calls a second, and at once; more get 429 [default: any number]",
+    ),
+    knob(
         "mint-timeout",
         "DURATION",
         "Refuse a call whose token takes longer to mint [default: 10s]",

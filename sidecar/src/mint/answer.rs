@@ -1,7 +1,5 @@
 //! What the API server's answer to a TokenRequest means: a token, or why there is none and what to do about it. Pure.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -9,6 +7,7 @@ use serde_json::Value;
 use tollgate_shared::secret::Token;
 
 use super::Minted;
+use crate::claims;
 use crate::credential::Origin;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::UpstreamError;
@@ -125,7 +124,7 @@ impl Asked {
             .map_err(|_| "the API server's TokenRequest holds no token")?;
         let token = Token::parse(&answer.status.token)
             .map_err(|error| format!("the API server's TokenRequest: {error}"))?;
-        let Claims { jti, iat, exp } = claims(&token).ok_or(
+        let Claims { jti, iat, exp } = claims::of(&token).ok_or(
             "the minted token does not say jti, iat and exp; Kubernetes 1.32 or later is needed",
         )?;
         if jti.is_empty() || jti.len() > 128 || !jti.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -158,13 +157,10 @@ fn said(body: &[u8]) -> String {
         .to_owned()
 }
 
-fn claims(token: &Token) -> Option<Claims> {
-    let payload = token.expose().split('.').nth(1)?;
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use http::HeaderValue;
     use serde_json::json;
 

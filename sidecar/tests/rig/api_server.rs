@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -35,6 +36,8 @@ pub(crate) enum Answer {
     Last(Vec<u8>),
     /// A TokenRequest that succeeded, with a token of its own each time.
     Token,
+    /// A TokenRequest that succeeds with this credential, and gets 401 with any other.
+    TokenFor(&'static str),
     /// Nothing, ever.
     Silence,
     /// These bytes, and then chunks for as long as anybody takes them.
@@ -134,13 +137,7 @@ impl ApiServer {
             minted: AtomicU32::new(0),
             closed,
         });
-        let serving = Arc::clone(&shared);
-        let task = tokio::spawn(async move {
-            for number in 0.. {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(connection(stream, number, Arc::clone(&serving)));
-            }
-        });
+        let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Self {
             address,
             ca_pem,
@@ -155,6 +152,18 @@ impl ApiServer {
         let (ca_pem, acceptor) = certificates();
         *self.shared.acceptor.lock().unwrap() = acceptor;
         ca_pem
+    }
+
+    /// Ends like a process that is killed: its connections break, and there are no new ones.
+    pub(crate) async fn stop(&mut self) {
+        self.task.abort();
+        drop((&mut self.task).await);
+    }
+
+    /// Begins again where it was.
+    pub(crate) async fn restart(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.task = tokio::spawn(serve(listener, Arc::clone(&self.shared)));
     }
 
     /// Answers mints like this from now on.
@@ -228,6 +237,15 @@ fn certificates() -> (String, TlsAcceptor) {
     (ca_pem, TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Owns its connections.
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    for number in 0.. {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(connection(stream, number, Arc::clone(&shared)));
+    }
+}
+
 async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
     let acceptor = shared.acceptor.lock().unwrap().clone();
     let Ok(mut stream) = acceptor.accept(stream).await else {
@@ -250,6 +268,13 @@ async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
             answer = Answer::token(&token);
             seen.minted = Some(token);
         }
+        if let Answer::TokenFor(credential) = answer {
+            let good = seen.header("authorization") == format!("Bearer {credential}");
+            answer = match good {
+                true => Answer::minted(),
+                false => Answer::json("401 Unauthorized", "", "{}"),
+            };
+        }
         shared.seen.lock().unwrap().push(seen);
         match answer {
             Answer::Bytes(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),
@@ -258,7 +283,7 @@ async fn connection(stream: TcpStream, number: usize, shared: Arc<Shared>) {
                 stream.shutdown().await.unwrap_or_default();
                 break;
             }
-            Answer::Silence | Answer::Token => break,
+            Answer::Silence | Answer::Token | Answer::TokenFor(_) => break,
             Answer::Flood(bytes) => {
                 stream.write_all(&bytes).await.unwrap_or_default();
                 let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();

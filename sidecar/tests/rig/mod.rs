@@ -13,8 +13,11 @@
 
 pub(crate) mod api_server;
 pub(crate) mod logged;
+pub(crate) mod program;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,14 +37,13 @@ use tollgate_sidecar::config::Config;
 pub(crate) const BOOTSTRAP: &str = "Ym9vdA.c3RyYXA.dG9rZW4";
 
 /// Longer than anything here takes; only a hang meets it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Rig {
     pub(crate) api: ApiServer,
     pub(crate) folder: TempDir,
     port: u16,
     admin: u16,
-    tls: TlsConnector,
     stop: drain::Drain,
     served: tokio::task::JoinHandle<()>,
 }
@@ -54,48 +56,17 @@ impl Rig {
     /// `knobs` are added to what a pod gives; `{port}` is that of the stand-in.
     pub(crate) async fn with(knobs: &[(&'static str, &str)]) -> Self {
         let api = ApiServer::start().await;
-        let folder = TempDir::new().unwrap();
-        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        for name in ["bootstrap", "agent", "state"] {
-            fs::create_dir(path(name)).unwrap();
-        }
-        fs::write(path("bootstrap/token"), BOOTSTRAP).unwrap();
-        fs::write(path("bootstrap/ca.crt"), &api.ca_pem).unwrap();
-        let mut flags = vec![
-            ("namespace", "agents".to_owned()),
-            ("pod-name", "agent-0".to_owned()),
-            ("pod-uid", "11111111-2222-3333-4444-555555555555".to_owned()),
-            ("pod-service-account", "default".to_owned()),
-            ("containers", "agent,helper".to_owned()),
-            ("api-server", format!("https://{}", api.address)),
-            ("bootstrap-dir", path("bootstrap")),
-            ("agent-dir", path("agent")),
-            ("state-dir", path("state")),
-            ("record-file", path("records")),
-            ("port", "0".to_owned()),
-            ("admin-port", "0".to_owned()),
-        ];
-        let port = api.address.port().to_string();
-        flags.extend(
-            knobs
-                .iter()
-                .map(|(knob, value)| (*knob, value.replace("{port}", &port))),
-        );
+        let (folder, flags) = prepare(&api, knobs);
         let config = Config::read(flags, []).unwrap();
         let (stop, watch) = drain::channel();
         let app = App::start(&config, watch).await.unwrap();
         let (port, admin) = (app.addresses()[0].port(), app.admin_address().port());
         let served = tokio::spawn(app.run());
-        let ca = fs::read(path("agent/agent/ca.crt")).unwrap();
-        let tls = TlsConnector::from(Arc::new(
-            tollgate_shared::tls::client_config(&ca, &[]).unwrap(),
-        ));
         let rig = Self {
             api,
             folder,
             port,
             admin,
-            tls,
             stop,
             served,
         };
@@ -107,22 +78,11 @@ impl Rig {
 
     /// The local token of a container.
     pub(crate) fn token(&self, container: &str) -> String {
-        fs::read_to_string(
-            self.folder
-                .path()
-                .join("agent")
-                .join(container)
-                .join("token"),
-        )
-        .unwrap()
+        token(self.folder.path(), container)
     }
 
     pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        self.tls
-            .connect(ServerName::try_from("127.0.0.1").unwrap(), tcp)
-            .await
-            .unwrap()
+        connect(self.folder.path(), self.port).await
     }
 
     /// Sends raw bytes with the agent's own token in place of `{auth}`, gives all that comes back until the end. A request
@@ -196,6 +156,64 @@ impl Rig {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
+}
+
+/// The folders of a pod, and what it gives to its sidecar; `knobs` are added, and `{port}` in them is that of the stand-in.
+pub(crate) fn prepare(
+    api: &ApiServer,
+    knobs: &[(&'static str, &str)],
+) -> (TempDir, Vec<(&'static str, String)>) {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["bootstrap", "agent", "state"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("bootstrap/token"), BOOTSTRAP).unwrap();
+    fs::write(path("bootstrap/ca.crt"), &api.ca_pem).unwrap();
+    let mut flags = vec![
+        ("namespace", "agents".to_owned()),
+        ("pod-name", "agent-0".to_owned()),
+        ("pod-uid", "11111111-2222-3333-4444-555555555555".to_owned()),
+        ("pod-service-account", "default".to_owned()),
+        ("containers", "agent,helper".to_owned()),
+        ("api-server", format!("https://{}", api.address)),
+        ("bootstrap-dir", path("bootstrap")),
+        ("agent-dir", path("agent")),
+        ("state-dir", path("state")),
+        ("record-file", path("records")),
+        ("port", "0".to_owned()),
+        ("admin-port", "0".to_owned()),
+    ];
+    let port = api.address.port().to_string();
+    flags.extend(
+        knobs
+            .iter()
+            .map(|(knob, value)| (*knob, value.replace("{port}", &port))),
+    );
+    (folder, flags)
+}
+
+/// What the kubelet does with a volume: `pkg/volume/util/atomic_writer.go`.
+pub(crate) fn swap(folder: &Path, version: &str, token: &str) {
+    fs::create_dir(folder.join(version)).unwrap();
+    fs::write(folder.join(version).join("token"), token).unwrap();
+    symlink(version, folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+}
+
+/// The local token of a container of the pod whose folders these are.
+pub(crate) fn token(folder: &Path, container: &str) -> String {
+    fs::read_to_string(folder.join("agent").join(container).join("token")).unwrap()
+}
+
+/// A connection as an agent of that pod makes it.
+pub(crate) async fn connect(folder: &Path, port: u16) -> TlsStream<TcpStream> {
+    let ca = fs::read(folder.join("agent/agent/ca.crt")).unwrap();
+    let tls = tollgate_shared::tls::client_config(&ca, &[]).unwrap();
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp);
+    tls.await.unwrap()
 }
 
 pub(crate) async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> String {

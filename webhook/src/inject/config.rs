@@ -1,6 +1,7 @@
 //! What an operator may say about injection. Deserialised from a file; unknown keys are refused.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
@@ -97,6 +98,8 @@ pub struct Defaults {
     /// Whether agents must show their local token.
     #[serde(deserialize_with = "word")]
     pub local_auth: LocalAuth,
+    /// Calls that a pod may make in a second; any number where there is none.
+    pub max_calls_per_second: Option<NonZeroU32>,
     /// How much is logged.
     #[serde(deserialize_with = "word")]
     pub log_level: LogLevel,
@@ -112,6 +115,7 @@ impl Default for Defaults {
             binding: Binding::default(),
             audiences: Vec::new(),
             local_auth: LocalAuth::default(),
+            max_calls_per_second: None,
             log_level: LogLevel::default(),
         }
     }
@@ -130,6 +134,7 @@ impl Defaults {
             service_account: None,
             audiences: self.audiences.clone(),
             local_auth: self.local_auth,
+            max_calls_per_second: self.max_calls_per_second,
             log_level: self.log_level,
             containers: Vec::new(),
         }
@@ -159,7 +164,7 @@ mod tests {
             "image": "i@sha256:1",
             "imagePullPolicy": "Never",
             "assignUid": false,
-            "defaults": {"tokenTtl": "15m", "binding": "node"},
+            "defaults": {"tokenTtl": "15m", "binding": "node", "maxCallsPerSecond": 20},
         }))
         .unwrap();
         assert!(!config.assign_uid);
@@ -167,6 +172,7 @@ mod tests {
         let settings = config.defaults.settings();
         assert_eq!(settings.token_ttl.seconds(), 900);
         assert_eq!(settings.binding, Binding::Node);
+        assert_eq!(settings.max_calls_per_second, NonZeroU32::new(20));
         assert_eq!(settings.port, PROXY_PORT);
     }
 
@@ -177,6 +183,10 @@ mod tests {
             (json!({"image": "i", "imagee": 1}), "imagee"),
             (json!({"image": "i", "imagePullPolicy": "Often"}), "Often"),
             (json!({"image": "i", "defaults": {"ttl": "10m"}}), "ttl"),
+            (
+                json!({"image": "i", "defaults": {"maxCallsPerSecond": 0}}),
+                "nonzero",
+            ),
             (
                 json!({"image": "i", "defaults": {"tokenTtl": "5m"}}),
                 "600s",
