@@ -22,7 +22,7 @@ const DISPROVED: u8 = 1;
 /// Exit code when it could not be found out.
 const UNKNOWN: u8 = 2;
 /// How long the logs of a living pod are looked at again while something is missing.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Proves on a real cluster what Tollgate claims. The cluster is the one that KUBECONFIG or target/kind/kubeconfig names.
 #[derive(Parser)]

@@ -1,10 +1,12 @@
 //! A namespace that lives as long as one test: made with the label asked for, dumped when the test fails, deleted in any case.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -114,7 +116,7 @@ impl TestNamespace {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
             "metadata": {"name": "agent"},
-            "rules": rules,
+            "rules": &rules,
         });
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -129,7 +131,40 @@ impl TestNamespace {
         });
         self.apply::<Role>(&role).await?;
         self.apply::<RoleBinding>(&binding).await?;
-        Ok(())
+        self.effective(&rules).await
+    }
+
+    /// Waits until the API server goes by the rules: it reads Roles from a cache.
+    async fn effective(&self, rules: &serde_json::Value) -> anyhow::Result<()> {
+        let first = |list: &str| rules.pointer(&format!("/0/{list}/0"));
+        let resource = first("resources").and_then(serde_json::Value::as_str);
+        let mut parts = resource.unwrap_or_default().splitn(2, '/');
+        let review: SubjectAccessReview = serde_json::from_value(json!({
+            "metadata": {},
+            "spec": {
+                "user": format!("system:serviceaccount:{}:default", self.name),
+                "groups": [format!("system:serviceaccounts:{}", self.name)],
+                "resourceAttributes": {
+                    "namespace": self.name,
+                    "verb": first("verbs"),
+                    "group": first("apiGroups"),
+                    "resource": parts.next(),
+                    "subresource": parts.next(),
+                },
+            },
+        }))?;
+        let reviews = Api::<SubjectAccessReview>::all(self.client());
+        let allowed = async {
+            loop {
+                let answer = reviews.create(&PostParams::default(), &review).await?;
+                if answer.status.is_some_and(|status| status.allowed) {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(wait::LIMIT, allowed).await;
+        in_time.with_context(|| format!("{rules} never took effect"))?
     }
 
     /// Applies an object, server side.

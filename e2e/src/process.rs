@@ -101,7 +101,7 @@ impl Process {
         let own = own.into_iter().flat_map(|(flag, value)| [flag, value]);
         let given = own.chain(flags.iter().copied()).map(OsString::from);
         let arguments: Vec<_> = given.chain(volumes.flags()).collect();
-        let (running, stdout) = run(&arguments).await?;
+        let (running, stdout) = run(&arguments, |_| Ok(())).await?;
         let local_token = volumes.local_token()?;
         let client = volumes.client(&local_token)?;
         Ok(Self {
@@ -118,14 +118,18 @@ impl Process {
     }
 
     /// Kills the process as the kernel does when memory is short, and starts a successor on the same volumes. From here on
-    /// [`Self::stdout`] is the successor's; what the one before wrote ends with it.
+    /// [`Self::stdout`] is the successor's; what the one before wrote ends with it. `keep` gets it before the successor is ready:
+    /// that first closes what was left open, which may be more than a pipe takes without a reader.
     ///
     /// # Errors
     /// The successor does not become ready; the message holds its log.
-    pub async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+    pub async fn kill_and_restart(
+        &mut self,
+        keep: impl FnOnce(&PipeReader) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.running.child.kill()?;
         self.running.child.wait()?;
-        (self.running, self.stdout) = run(&self.arguments).await?;
+        (self.running, self.stdout) = run(&self.arguments, keep).await?;
         self.local_token = self.volumes.local_token()?;
         self.client = self.volumes.client(&self.local_token)?;
         Ok(())
@@ -182,6 +186,12 @@ impl Process {
         Ok(String::from_utf8(body.to_vec())?)
     }
 
+    /// What it wrote to standard error so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        text(&self.running.stderr)
+    }
+
     /// Ends the process and returns what it wrote to standard error.
     ///
     /// # Errors
@@ -191,7 +201,7 @@ impl Process {
         let told = Command::new("kill").args(["-TERM", &pid]).status()?;
         anyhow::ensure!(told.success(), "the sidecar has ended already");
         self.running.child.wait()?;
-        Ok(text(&self.running.stderr))
+        Ok(self.log())
     }
 }
 
@@ -211,11 +221,14 @@ impl Drop for Running {
 }
 
 /// Starts the program and waits until it is ready.
-async fn run(arguments: &[OsString]) -> anyhow::Result<(Running, PipeReader)> {
-    let admin_port = free_port()?;
+async fn run(
+    arguments: &[OsString],
+    keep: impl FnOnce(&PipeReader) -> anyhow::Result<()>,
+) -> anyhow::Result<(Running, PipeReader)> {
     let (stdout, writer) = std::io::pipe()?;
+    keep(&stdout)?;
     let mut child = Command::new(program::path(SIDECAR)?)
-        .args(["run", "--admin-port", &admin_port.to_string()])
+        .args(["run", "--admin-port", "0"])
         .args(arguments)
         .env_clear()
         .stdout(writer)
@@ -223,23 +236,69 @@ async fn run(arguments: &[OsString]) -> anyhow::Result<(Running, PipeReader)> {
         .spawn()
         .context("cannot start the sidecar")?;
     let stderr = collect(&mut child);
-    let url = format!("http://127.0.0.1:{admin_port}").parse()?;
-    let admin = kube::Client::try_from(kube::Config::new(url))?;
-    let mut running = Running {
-        child,
-        stderr,
-        admin,
-    };
-    match ready(&mut running.child, &running.admin).await {
-        Ok(()) => Ok((running, stdout)),
-        Err(error) => bail!("{error}; the sidecar wrote:\n{}", text(&running.stderr)),
+    let mut starting = Starting { child, stderr };
+    let limit = tokio::time::timeout(START, starting.ready()).await;
+    let in_time =
+        limit.with_context(|| format!("the sidecar was not ready after {} s", START.as_secs()));
+    match in_time.flatten() {
+        Ok(admin) => {
+            let Starting { child, stderr } = starting;
+            let running = Running {
+                child,
+                stderr,
+                admin,
+            };
+            Ok((running, stdout))
+        }
+        Err(error) => {
+            drop(starting.child.kill());
+            drop(starting.child.wait());
+            bail!("{error}; the sidecar wrote:\n{}", text(&starting.stderr))
+        }
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+/// A process that is not ready yet.
+struct Starting {
+    child: Child,
+    stderr: Collected,
+}
+
+impl Starting {
+    /// Asks the admin port until it says yes, as the kubelet does. The sidecar chooses the port and logs it: one that a test
+    /// chose might be taken by then.
+    async fn ready(&mut self) -> anyhow::Result<kube::Client> {
+        let mut admin = None;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the sidecar ended with {status}");
+            }
+            if admin.is_none() {
+                admin = admin_port(&text(&self.stderr))
+                    .map(admin_client)
+                    .transpose()?;
+            }
+            if let Some(admin) = &admin {
+                let answer = admin.send(Request::get("/readyz").body(Body::empty())?);
+                if answer.await.is_ok_and(|answer| answer.status() == 200) {
+                    return Ok(admin.clone());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// From the line `listening` of the log.
+fn admin_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("\"admin\":\"")?;
+    let (address, _) = rest.split_once('"')?;
+    address.rsplit(':').next()?.parse().ok()
+}
+
+fn admin_client(port: u16) -> anyhow::Result<kube::Client> {
+    let url = format!("http://127.0.0.1:{port}").parse()?;
+    Ok(kube::Client::try_from(kube::Config::new(url))?)
 }
 
 /// Standard error so far.
@@ -266,26 +325,4 @@ fn collect(child: &mut Child) -> Collected {
         });
     }
     collected
-}
-
-/// Asks the admin port until it says yes, as the kubelet does.
-async fn ready(child: &mut Child, admin: &kube::Client) -> anyhow::Result<()> {
-    let ask = async {
-        loop {
-            if let Some(status) = child.try_wait()? {
-                bail!("the sidecar ended with {status}");
-            }
-            let answer = admin
-                .send(Request::get("/readyz").body(Body::empty())?)
-                .await;
-            if answer.is_ok_and(|answer| answer.status() == 200) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let limit = tokio::time::timeout(START, ask);
-    limit
-        .await
-        .with_context(|| format!("the sidecar was not ready after {} s", START.as_secs()))?
 }

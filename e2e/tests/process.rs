@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use http::Request;
 use http::header::AUTHORIZATION;
 use kube::api::DeleteParams;
@@ -147,6 +148,21 @@ async fn without_a_token_nothing_is_forwarded() -> anyhow::Result<()> {
     .await
 }
 
+/// Calls until the API server answers that there is no such object.
+async fn answered(process: &Process, path: &str) -> anyhow::Result<()> {
+    let answered = async {
+        loop {
+            match process.get(path).await? {
+                404 => return Ok(()),
+                503 => tokio::time::sleep(Duration::from_millis(100)).await,
+                other => bail!("{path}: {other}"),
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(wait::LIMIT, answered).await;
+    in_time.context("the sidecar did not recover")?
+}
+
 #[tokio::test]
 async fn without_a_record_nothing_is_forwarded() -> anyhow::Result<()> {
     in_namespace(async |namespace| {
@@ -155,8 +171,10 @@ async fn without_a_record_nothing_is_forwarded() -> anyhow::Result<()> {
         // Longer than what a pipe takes whole or not at all (PIPE_BUF), so that a line is cut in half.
         let long = format!("?labelSelector={}", "x%3Dy%2C".repeat(700));
         let configmaps = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
+        // A single 503 may come from a machine too busy for the deadline; what the sidecar says is about the pipe.
         let mut filled = 0;
-        while process.get(&format!("{configmaps}/filling{long}")).await? != 503 {
+        while !process.log().contains("nobody reads the record") {
+            process.get(&format!("{configmaps}/filling{long}")).await?;
             filled += 1;
             assert!(filled < 1000, "the pipe never fills");
         }
@@ -178,13 +196,9 @@ async fn without_a_record_nothing_is_forwarded() -> anyhow::Result<()> {
             let mut text = String::new();
             reader.read_to_string(&mut text).map(|_| text)
         });
-        let mut waited = 0;
-        while process.get(&format!("{configmaps}/returned")).await? == 503 {
-            waited += 1;
-            assert!(waited < 100, "the sidecar did not recover");
-        }
+        answered(&process, &format!("{configmaps}/returned")).await?;
         // The last call's closing line is written when the call has ended, so ask for one more.
-        assert_eq!(process.get(&format!("{configmaps}/last")).await?, 404);
+        answered(&process, &format!("{configmaps}/last")).await?;
         process.end()?;
         let text = reading
             .join()

@@ -37,7 +37,8 @@ async fn finds_tokens_in_files_processes_and_mounts() -> anyhow::Result<()> {
         agent
             .sh(&format!(
                 "cp {SERVICE_ACCOUNT_PATH}/token '/tmp/a copy'; \
-                 TOKEN=$(cat {SERVICE_ACCOUNT_PATH}/token) setsid sleep 1000 >/dev/null 2>&1 </dev/null &"
+                 TOKEN=$(cat {SERVICE_ACCOUNT_PATH}/token) setsid sleep 1000 >/dev/null 2>&1 </dev/null &
+                 until cat /proc/[0-9]*/environ 2>/dev/null | grep -q TOKEN=eyJ; do sleep 0.1; done"
             ))
             .await?
             .success()?;

@@ -1,22 +1,28 @@
-//! Ten thousand calls of many kinds, and a sidecar that is killed meanwhile.
+//! Thousands of calls of many kinds, and a sidecar that is killed meanwhile.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use futures_util::future::{try_join, try_join_all};
 use http::{Method, Request};
 use kube::client::Body;
 use serde_json::json;
 use tokio::sync::watch;
 use tollgate_e2e::process::Process;
+use tollgate_e2e::wait;
 
-use crate::{Kept, SETTLE};
+use crate::Kept;
 
-/// Calls that got their answer.
-pub(crate) const CALLS: u64 = 10_000;
-/// Times that the sidecar is killed meanwhile.
-const KILLS: u64 = 6;
+/// How much of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// Calls that get their answer.
+    pub(crate) calls: u64,
+    /// Times that the sidecar is killed meanwhile.
+    pub(crate) kills: u64,
+}
+
 /// Calls at the same time.
 const AGENTS: usize = 16;
 
@@ -121,8 +127,11 @@ impl std::error::Error for Unexpected {}
 /// What all agents of the long test share.
 struct Load {
     namespace: String,
+    calls: u64,
     begun: Cell<u64>,
     answered: Cell<u64>,
+    /// When the last one was.
+    last: Cell<Instant>,
     /// Tells the one who kills how far it is.
     progress: watch::Sender<u64>,
 }
@@ -130,22 +139,25 @@ struct Load {
 impl Load {
     /// Calls until all have got their answers; a sidecar that dies has a successor.
     async fn agent(&self, mut sidecar: watch::Receiver<kube::Client>) -> anyhow::Result<()> {
-        while self.answered.get() < CALLS {
-            ensure!(self.begun.get() < 2 * CALLS, "too many calls got no answer");
+        while self.answered.get() < self.calls {
             let call = Call::new(self.begun.replace(self.begun.get() + 1), &self.namespace);
             let agent = sidecar.borrow_and_update().clone();
             match call.send(&agent).await {
                 Ok(true) => {
                     self.answered.set(self.answered.get() + 1);
+                    self.last.set(Instant::now());
                     self.progress.send_replace(self.answered.get());
+                    continue;
                 }
-                Ok(false) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(false) => {}
                 Err(error) if error.is::<Unexpected>() => return Err(error),
-                Err(error) => match tokio::time::timeout(SETTLE, sidecar.changed()).await {
-                    Ok(changed) => changed?,
-                    Err(_) => bail!("no answer from a sidecar that nobody killed: {error:#}"),
-                },
+                // It was killed, or closed the connection just when it was to be used again.
+                Err(error) => ensure!(
+                    self.last.get().elapsed() < wait::LIMIT,
+                    "no answer: {error:#}"
+                ),
             }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
     }
@@ -153,6 +165,7 @@ impl Load {
 
 /// Makes the calls, and kills the sidecar meanwhile.
 pub(crate) async fn load(
+    size: Size,
     namespace: &str,
     process: &mut Process,
     kept: &mut Kept,
@@ -161,17 +174,18 @@ pub(crate) async fn load(
     let (progress, mut answered) = watch::channel(0);
     let load = Load {
         namespace: namespace.to_owned(),
+        calls: size.calls,
         begun: Cell::new(0),
         answered: Cell::new(0),
+        last: Cell::new(Instant::now()),
         progress,
     };
     let agents = (0..AGENTS).map(|_| load.agent(sidecar.clone()));
     let kills = async {
-        for kill in 1..=KILLS {
-            let enough = kill * CALLS / (KILLS + 1);
+        for kill in 1..=size.kills {
+            let enough = kill * size.calls / (size.kills + 1);
             answered.wait_for(|answered| *answered >= enough).await?;
-            process.kill_and_restart().await?;
-            kept.keep(&process.stdout)?;
+            process.kill_and_restart(|stdout| kept.keep(stdout)).await?;
             current.send_replace(process.client());
         }
         anyhow::Ok(())

@@ -21,7 +21,7 @@ use tollgate_shared::contract::Injection;
 mod load;
 mod tampering;
 
-use load::{CALLS, load};
+use load::{Size, load};
 
 /// How long the last events of the cluster's log may be on their way.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -114,8 +114,8 @@ async fn settled(kept: &Kept, log: &AuditLog) -> anyhow::Result<Verified> {
     }
 }
 
-#[tokio::test]
-async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Result<()> {
+/// Makes calls and kills, and finds all of it whole and joined.
+async fn nothing_is_missing(size: Size, flags: &[&str]) -> anyhow::Result<()> {
     in_namespace(async |namespace| {
         let Some(mut log) = namespace.cluster.audit_log()? else {
             return Ok(());
@@ -125,10 +125,10 @@ async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Res
                 &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed"}}),
             )
             .await?;
-        let mut process = Process::start_unseen(namespace, &[]).await?;
+        let mut process = Process::start_unseen(namespace, flags).await?;
         let mut kept = Kept::new()?;
         kept.keep(&process.stdout)?;
-        load(&namespace.name, &mut process, &mut kept).await?;
+        load(size, &namespace.name, &mut process, &mut kept).await?;
         process.end()?;
         kept.finish()?;
         beyond(namespace, &mut log).await?;
@@ -143,10 +143,32 @@ async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Res
             assert_eq!(joined.count(name)?, 0, "{joined:?}");
         }
         // A tenth of the calls goes no further than the sidecar.
-        assert!(joined.count("joined")? >= CALLS * 17 / 20, "{joined:?}");
+        assert!(
+            joined.count("joined")? >= size.calls * 17 / 20,
+            "{joined:?}"
+        );
         // A kill hits calls.
         assert!(joined.count("aborted")? > 0, "{joined:?}");
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Result<()> {
+    let size = Size {
+        calls: 10_000,
+        kills: 6,
+    };
+    nothing_is_missing(size, &[]).await
+}
+
+/// Calls with tokens that were minted before them.
+#[tokio::test]
+async fn minting_ahead_leaves_nothing_missing() -> anyhow::Result<()> {
+    let size = Size {
+        calls: 2_000,
+        kills: 4,
+    };
+    nothing_is_missing(size, &["--mint", "ahead"]).await
 }
