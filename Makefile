@@ -99,10 +99,12 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	e2e/without-webhook cargo test -p tollgate-e2e --locked --test policies
 	@e2e/operations
 
-.PHONY: bench bench-reviews bench-calls
-bench: bench-reviews bench-calls ## Numbers, on this machine and the cluster of KUBECONFIG; no part of any test
+.PHONY: bench bench-reviews bench-calls bench-verify
+bench: bench-reviews bench-calls bench-verify ## Numbers, on this machine and the cluster of KUBECONFIG; no part of any test
 bench-reviews: build ## What a review costs the webhook (bench/reviews)
 	cargo run --quiet --release --locked -p tollgate-bench-reviews -- --webhook $(RELEASE)/tollgate-webhook
 KUBECTL ?= target/kind/kubectl
 bench-calls: build ## What a call costs, beside a direct call and kubectl proxy (bench/calls)
 	cargo run --quiet --locked -p tollgate-bench-calls -- $(RELEASE)/tollgate-sidecar $(KUBECTL)
+bench-verify: build ## How fast long records are verified, and in how much memory (bench/verify)
+	cargo run --quiet --release --locked -p tollgate-bench-verify -- --sidecar $(RELEASE)/tollgate-sidecar

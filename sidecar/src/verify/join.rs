@@ -191,13 +191,18 @@ impl Join {
         if let Some(token) = event.issued().map(jti) {
             self.issued(event, id, token, ours)?;
         }
-        let Some(token) = event.credential_id().map(jti) else {
+        let Some(credential) = event.credential_id() else {
             let rejected = id.and_then(|id| self.rejected.get_mut(&audit(id)));
             if let Some(seen) = rejected.filter(|_| event.code() == Some(401)) {
                 *seen = true;
             }
             return Ok(());
         };
+        // Client certificates have ids too.
+        if !credential.starts_with("JTI=") {
+            return Ok(());
+        }
+        let token = jti(credential);
         let kind = if ours && !event.is_bootstrap() {
             self.bind(id, token, |end| end != End::Refused)?;
             Kind::Call

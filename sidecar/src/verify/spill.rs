@@ -1,16 +1,16 @@
 //! Facts by token, in memory while they are few and in temporary files once they are many.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::mem;
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 
 use super::facts::{Fact, Kind};
 use super::request::Object;
 
 /// Tokens are spread over this many parts; only one is looked at at a time.
-const PARTS: usize = 64;
-/// Bytes of a part that stay in memory.
-const IN_MEMORY: usize = 256 * 1024;
+const PARTS: usize = 256;
+/// Facts of a part that stay in memory.
+const IN_MEMORY: usize = 1024;
 const SIZE: usize = 16 + 1 + 16 + 12 + 8 + 8 + 8;
 
 /// Facts, partitioned by token.
@@ -42,27 +42,54 @@ impl Spill {
 impl Part {
     fn push(&mut self, fact: &Fact) -> io::Result<()> {
         fact.encode(&mut self.bytes);
-        if self.bytes.len() < IN_MEMORY {
+        if self.bytes.len() < IN_MEMORY * SIZE {
             return Ok(());
         }
         let file = match &mut self.file {
             Some(file) => file,
             empty => empty.insert(tempfile::tempfile()?),
         };
-        file.write_all(&mem::take(&mut self.bytes))
+        file.write_all(&self.bytes)?;
+        // The room stays: it is filled again.
+        self.bytes.clear();
+        Ok(())
     }
 
-    fn facts(self) -> io::Result<Vec<Fact>> {
-        let mut bytes = Vec::new();
-        if let Some(mut file) = self.file {
-            file.seek(SeekFrom::Start(0))?;
-            file.read_to_end(&mut bytes)?;
-        }
-        bytes.extend_from_slice(&self.bytes);
-        let mut facts: Vec<Fact> = bytes.chunks_exact(SIZE).filter_map(Fact::decode).collect();
+    /// What counts. Calls that need no record unless their token is a recorded one are most of a long log (each mint is one, all
+    /// with the same bootstrap token), so they are passed over without being held.
+    fn facts(mut self) -> io::Result<Vec<Fact>> {
+        let mut recorded = HashSet::new();
+        self.each(|fact| {
+            if fact.is_record() {
+                recorded.insert(fact.jti);
+            }
+        })?;
+        let mut facts = Vec::new();
+        self.each(|fact| {
+            if fact.kind != Kind::OtherCall || recorded.contains(&fact.jti) {
+                facts.push(fact);
+            }
+        })?;
         facts.sort_unstable();
         facts.dedup();
         Ok(facts)
+    }
+
+    fn each(&mut self, mut take: impl FnMut(Fact)) -> io::Result<()> {
+        let held = self.bytes.chunks_exact(SIZE);
+        held.filter_map(Fact::decode).for_each(&mut take);
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let count = file.seek(SeekFrom::End(0))? / SIZE as u64;
+        file.seek(SeekFrom::Start(0))?;
+        let mut reader = BufReader::with_capacity(IN_MEMORY * SIZE, file);
+        let mut bytes = [0; SIZE];
+        for _ in 0..count {
+            reader.read_exact(&mut bytes)?;
+            Fact::decode(&bytes).into_iter().for_each(&mut take);
+        }
+        Ok(())
     }
 }
 
@@ -120,7 +147,7 @@ mod tests {
             time: number,
             until: OPEN,
         };
-        let count = (PARTS * (IN_MEMORY / SIZE + 2)) as u64;
+        let count = (PARTS * (IN_MEMORY + 2)) as u64;
         for number in (0..count).chain([0]) {
             spill.push(&fact(number)).unwrap();
         }
@@ -130,5 +157,28 @@ mod tests {
         let mut facts = parts.concat();
         facts.sort_unstable();
         assert!(facts.into_iter().eq((0..count).map(fact)));
+    }
+
+    #[test]
+    fn calls_that_need_no_record_are_not_held() {
+        let mut spill = Spill::new();
+        let fact = |jti: u128, kind: Kind| Fact {
+            jti,
+            kind,
+            audit: 1,
+            object: Object::from_parts([1, 2, 3]),
+            class: 0,
+            time: 0,
+            until: 0,
+        };
+        for time in 0..(2 * IN_MEMORY as u64) {
+            let call = fact(7, Kind::OtherCall);
+            spill.push(&Fact { time, ..call }).unwrap();
+        }
+        for kind in [Kind::OtherCall, Kind::Answered] {
+            spill.push(&fact(8, kind)).unwrap();
+        }
+        let facts: Vec<Fact> = spill.parts().flat_map(Result::unwrap).collect();
+        assert_eq!(facts, [fact(8, Kind::Answered), fact(8, Kind::OtherCall)]);
     }
 }
