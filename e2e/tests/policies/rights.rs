@@ -13,9 +13,10 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::{Api, PostParams};
 use tollgate_e2e::cluster::Cluster;
 use tollgate_e2e::namespace::TestNamespace;
-use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
 use crate::actor::{account, impersonate};
+use crate::fixture::grant;
 
 /// Rules in words: verb, resource with its group, and the name it is limited to.
 async fn rights(
@@ -71,7 +72,9 @@ fn golden(name: &str, found: &BTreeSet<String>) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_accounts_and_agents_may_do_this_and_no_more() -> anyhow::Result<()> {
-    TestNamespace::run(Some(Injection::Enabled), async |managed| {
+    // The grant is the webhook's own but for the name: there need be no webhook to give it.
+    TestNamespace::run(None, async |managed| {
+        grant(managed).await?;
         let agent = account(&managed.name, "default");
         let webhook = account(SYSTEM_NAMESPACE, WEBHOOK_NAME);
         let probe = account(SYSTEM_NAMESPACE, "tollgate-guard-probe");
