@@ -43,8 +43,8 @@ fn main() -> anyhow::Result<()> {
     let lines = 2 * arguments.calls;
     let mut out = std::io::stdout().lock();
     for (what, read, cluster) in [
-        ("records alone", lines, None),
-        ("records and cluster log", 2 * lines, Some(&audit)),
+        ("verify-records", lines, None),
+        ("verify-join", 2 * lines, Some(&audit)),
     ] {
         let mut best: Option<Run> = None;
         for _ in 0..arguments.runs {
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
         let rate = |time: Duration| read as f64 / time.as_secs_f64();
         writeln!(
             out,
-            "{what}: {read} lines in {:.2} s, {:.0} lines/s ({:.0} a second of processor time), {} KiB at most; {}",
+            "{what} lines={read} seconds={:.2} lines-per-second={:.0} lines-per-processor-second={:.0} max-memory-kib={} {}",
             best.took.as_secs_f64(),
             rate(best.took),
             rate(best.busy),
