@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod audit;
 pub mod cluster;
+pub mod compare;
 pub mod config;
 mod dump;
 pub mod exec;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context as _;
 
 /// The sidecar's package and program.
-pub(crate) const SIDECAR: &str = "tollgate-sidecar";
+pub const SIDECAR: &str = "tollgate-sidecar";
 
 /// Builds a package's program once and says where it is: cargo knows, whatever the target directory is.
 ///

@@ -1,11 +1,10 @@
 //! Unmodified clients through the sidecar and without it: the same command in an injected pod and in one that is not, with the
 //! same service account, must say the same, once names, ids and times are taken out.
 
-use std::fmt::Write as _;
-
 use serde_json::json;
 use tollgate_e2e::agent::{Agent, AgentPod};
 use tollgate_e2e::audit::AuditLog;
+use tollgate_e2e::compare::{self, Differences, KUBECTL, PRELUDE, STREAMS};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::{Injection, POD_LABEL};
 
@@ -19,18 +18,6 @@ const REQUEST: &str = r#"request() {
     if grep -qi '^content-encoding: gzip' /tmp/head; then gzip -dc </tmp/body >/tmp/plain && mv /tmp/plain /tmp/body; fi
     if head -c 2 /tmp/body | grep -q '^[{a-z]'; then sed 's/x\{100,\}/xxx/' /tmp/body; else echo "body $(sha256sum </tmp/body)"; fi
 }
-# Runs a command that has no end of its own until its output holds the text.
-until_says() {
-    text=$1
-    shift
-    # A shell gives what it puts into the background no input but a named one.
-    { "$@" <&4 >/tmp/said 2>&1 & } 4<&0
-    until grep -q "$text" /tmp/said; do kill -0 $! || return; sleep 0.1; done
-    kill $!
-    cat /tmp/said
-}
-# Opened for both, it is an input that never ends.
-[ -p /tmp/silence ] || mkfifo /tmp/silence
 namespace=$(cat /var/run/secrets/kubernetes.io/serviceaccount/namespace)
 configmaps=/api/v1/namespaces/$namespace/configmaps
 head -c 200000 /dev/zero | tr '\0' x >/tmp/large
@@ -82,31 +69,14 @@ impl Pair {
     /// Runs scripts on both sides one after the other; each must say the same on both, and hold the given part. All that differ
     /// are shown together.
     async fn same(&self, scripts: &[(&str, &str)]) -> anyhow::Result<()> {
-        let mut differences = String::new();
+        let mut differences = Differences::default();
         for (script, part) in scripts {
-            let script = format!("{REQUEST}{script}");
+            let whole = format!("{PRELUDE}{REQUEST}{script}");
             let (ours, theirs) =
-                tokio::try_join!(self.injected.sh(&script), self.direct.sh(&script))?;
-            let ours = normal(&format!("{ours:?}"), "proxied");
-            let theirs = normal(&format!("{theirs:?}"), "without");
-            if ours != theirs {
-                write!(
-                    differences,
-                    "\n==== {script}\n---- with the sidecar\n{ours}\n---- without\n{theirs}\n"
-                )?;
-            } else if !ours.contains(part) {
-                write!(
-                    differences,
-                    "\n==== {script}\n---- does not say {part}\n{ours}\n"
-                )?;
-            }
+                tokio::try_join!(self.injected.sh(&whole), self.direct.sh(&whole))?;
+            differences.compare(script, part, (&ours, "proxied"), (&theirs, "without"));
         }
-        assert!(
-            differences.is_empty(),
-            "{}",
-            differences.replace(REQUEST, "")
-        );
-        Ok(())
+        differences.none()
     }
 
     /// Every call has its two lines, and each that was forwarded its event.
@@ -114,54 +84,6 @@ impl Pair {
         self.injected.joined(self.log.as_mut()).await?;
         Ok(())
     }
-}
-
-/// Takes out what differs between two pods and two moments: the pod's name, UUIDs, versions and times.
-fn normal(text: &str, pod: &str) -> String {
-    let text = text.replace(pod, "POD");
-    let lines = text.lines().map(|line| {
-        let lower = line.to_ascii_lowercase();
-        let differs = [
-            "resourceversion",
-            "creationtimestamp",
-            "\"time\"",
-            "time:",
-            "header date:",
-            "header audit-id:",
-        ];
-        let head = differs
-            .iter()
-            .find(|key| lower.trim_start().starts_with(**key));
-        head.map_or_else(|| words(line), |key| format!("{key} …"))
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Replaces UUIDs, numbers of five digits and more, and ages.
-fn words(line: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let mut normal = String::new();
-    let mut rest = line;
-    while !rest.is_empty() {
-        let length = rest
-            .find(|c| !is_word(c))
-            .unwrap_or(rest.len())
-            .max(rest.chars().next().map_or(0, char::len_utf8));
-        let (word, after) = rest.split_at(length);
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        let uuid = word.len() == 36 && word.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
-        let version = word.len() >= 4 && digits(word);
-        let time =
-            word.len() >= 10 && word.starts_with("20") && word.contains("-") && word.contains('T');
-        let age = word.len() <= 4 && word.strip_suffix(['s', 'm']).is_some_and(digits);
-        normal.push_str(if uuid || version || time || age {
-            "…"
-        } else {
-            word
-        });
-        rest = after;
-    }
-    normal
 }
 
 async fn with_pair(test: impl AsyncFnOnce(&Pair) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -175,100 +97,18 @@ async fn with_pair(test: impl AsyncFnOnce(&Pair) -> anyhow::Result<()>) -> anyho
 
 #[tokio::test]
 async fn kubectl_says_the_same() -> anyhow::Result<()> {
-    with_pair(async |pair| {
-        pair.same(&[
-            ("kubectl get configmap none", "NotFound"),
-            ("kubectl create configmap $POD --from-literal=a=b", "configmap/POD created"),
-            ("kubectl create configmap $POD --from-literal=a=b", "already exists"),
-            ("kubectl create configmap x --from-literal=a=b --dry-run=server -o yaml", "a: b"),
-            ("kubectl patch configmap $POD -p '{\"data\":{\"a\":\"c\"}}'", "patched"),
-            ("kubectl patch configmap $POD --type=json -p '[{\"op\":\"add\",\"path\":\"/data/x\",\"value\":\"y\"}]'", "patched"),
-            ("kubectl patch configmap $POD --type=merge -p '{\"data\":{\"x\":null}}'", "patched"),
-            ("KUBE_EDITOR='sed -i /a:.c$/s/c$/d/' kubectl edit configmap $POD", "edited"),
-            ("kubectl get configmap $POD -o jsonpath={.data}", "{\"a\":\"d\"}"),
-            ("kubectl label configmap $POD k=v", "labeled"),
-            ("kubectl get configmaps -l k=v -o wide --field-selector metadata.name=$POD", "POD"),
-            ("kubectl get configmap $POD -o yaml", "kind: ConfigMap"),
-            ("kubectl create configmap a-$POD --from-literal=n=1 --dry-run=client -o yaml | kubectl apply -f -", "created"),
-            ("kubectl create configmap a-$POD --from-literal=n=1 --dry-run=client -o yaml | kubectl apply -f -", "unchanged"),
-            ("kubectl create configmap a-$POD --from-literal=n=2 --dry-run=client -o yaml | kubectl apply -f -", "configured"),
-            ("kubectl create configmap s-$POD --from-literal=n=1 --dry-run=client -o yaml | kubectl apply --server-side -f -", "serverside-applied"),
-            ("kubectl create configmap s-$POD --from-literal=n=2 --dry-run=client -o yaml | kubectl diff -f - | grep '^[-+] '", "\"n\": \"2\""),
-            ("until_says $POD kubectl get configmap $POD --watch -o name", "configmap/POD"),
-            ("kubectl wait --for=jsonpath='{.metadata.name}'=$POD configmap/$POD --timeout=60s", "condition met"),
-            ("kubectl delete configmap $POD a-$POD s-$POD", "deleted"),
-            ("kubectl auth whoami -o yaml", "authentication.kubernetes.io/credential-id"),
-            ("kubectl auth can-i list secrets -n kube-system", "no"),
-            ("kubectl get secrets -n kube-system", "Forbidden"),
-            ("kubectl version", "Server Version"),
-            ("kubectl api-resources --api-group=apps -o name", "deployments.apps"),
-            ("kubectl explain pod.spec.nodeName", "nodeName"),
-            ("kubectl logs target", "line 3"),
-            ("kubectl logs target --tail=1", "line 3"),
-            ("until_says 'line 3' kubectl logs -f target", "line 1"),
-            ("kubectl logs none", "NotFound"),
-        ])
-        .await
-    })
-    .await
+    with_pair(async |pair| pair.same(KUBECTL).await).await
 }
 
 #[tokio::test]
 async fn exec_cp_and_port_forward_say_the_same() -> anyhow::Result<()> {
-    let scripts = [
-        ("kubectl exec target -- echo hello", "hello"),
-        (
-            "kubectl exec target -- sh -c 'echo out; echo err >&2; exit 3'",
-            "exit code 3",
-        ),
-        ("echo data | kubectl exec -i target -- cat", "data"),
-        (
-            "head -c 3000000 /dev/zero | kubectl exec -i target -- wc -c",
-            "…",
-        ),
-        (
-            "kubectl exec target -- head -c 3000000 /dev/zero | sha256sum",
-            "-",
-        ),
-        (
-            "script -qec 'kubectl exec -it target -- sh -c \"tty | tr 0-9 N\"' /dev/null <>/tmp/silence",
-            "/dev/pts/N",
-        ),
-        (
-            "script -qec 'stty rows 42 cols 132; kubectl exec -it target -- \
-             sh -c \"until stty size | grep 42; do sleep 0.1; done\"' /dev/null <>/tmp/silence",
-            "42 132",
-        ),
-        ("kubectl exec target -c none -- true", "container"),
-        // Both attach to the same container, which repeats to both what either says.
-        (
-            "exec 3<>/tmp/silence; echo from $POD >&3; \
-             until_says \"from $POD\" kubectl attach -i target <&3 | grep -m1 \"from $POD\"",
-            "from POD",
-        ),
-        // kubectl prints what the remote tar says on its own stdout, unless it has ended before that comes.
-        (
-            "head -c 100000 /dev/urandom >/tmp/file && kubectl cp /tmp/file target:/tmp/$POD && \
-             kubectl cp target:/tmp/$POD /tmp/back >/dev/null && cmp /tmp/file /tmp/back && echo same",
-            "same",
-        ),
-        (
-            "kubectl port-forward pod/proxied 18080:6480 >/tmp/forward 2>&1 & \
-             until curl -s http://127.0.0.1:18080/livez -o /tmp/live -w '%{http_code}\\n' | grep 200; do sleep 0.2; done; kill $!",
-            "200",
-        ),
-    ];
     with_pair(async |pair| {
-        pair.same(&scripts).await?;
-        // The same over SPDY, as clients before Kubernetes 1.30 do it.
-        let spdy: Vec<_> = scripts
+        pair.same(STREAMS).await?;
+        let spdy = compare::over_spdy(STREAMS);
+        let spdy: Vec<_> = spdy
             .iter()
-            .map(|(script, part)| {
-                let variables = "export KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false KUBECTL_PORT_FORWARD_WEBSOCKETS=false;";
-                (format!("{variables} {script}"), *part)
-            })
+            .map(|(script, part)| (script.as_str(), *part))
             .collect();
-        let spdy: Vec<_> = spdy.iter().map(|(script, part)| (script.as_str(), *part)).collect();
         pair.same(&spdy).await
     })
     .await
