@@ -211,7 +211,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let token = write_own(&folder, &FILES).unwrap();
         let kubeconfig = fs::read_to_string(folder.join("kubeconfig")).unwrap();
-        let read: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
+        let read: Value = crate::yaml::parse(&kubeconfig).unwrap();
         let file = read["users"][0]["user"]["tokenFile"].as_str().unwrap();
         assert_eq!(fs::read_to_string(file).unwrap(), token.expose());
         let ca = read["clusters"][0]["cluster"]["certificate-authority"].as_str();

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use self::entry::{Entry, Faults};
+use crate::yaml;
 
 pub use self::cluster::{Ca, Cluster};
 pub use self::plugin::{ExecVersion, Plugin};
@@ -72,15 +73,7 @@ impl std::fmt::Debug for Login {
 }
 
 fn top(text: &str) -> Result<Map<String, Value>, String> {
-    // The error's own text would quote the line that it complains about.
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| match error.location() {
-        Some(place) => format!(
-            "is not YAML: line {}, column {}",
-            place.line(),
-            place.column()
-        ),
-        None => "is not YAML".to_owned(),
-    })?;
+    let value = yaml::parse(text)?;
     match value {
         Value::Object(top) if top.is_empty() => Err("is empty".to_owned()),
         Value::Object(top) => match top.get("kind").and_then(Value::as_str) {

@@ -28,3 +28,4 @@ pub mod standalone;
 pub mod status;
 pub mod upstream;
 pub mod verify;
+mod yaml;

@@ -7,6 +7,8 @@ use serde_json::Value;
 use tollgate_shared::contract::{LocalAuth, LogLevel, Settings};
 use tollgate_shared::knobs::Knobs;
 
+use crate::yaml;
+
 use super::{Bound, Config, Place, RecordTarget, Target};
 
 /// Settings that only a pod has.
@@ -173,14 +175,7 @@ fn whose(user: Option<&String>) -> String {
 /// Settings from a file: texts, numbers, truth values, and lists of them.
 fn read(path: &Path) -> Result<Vec<(String, String)>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let value: Value = serde_saphyr::from_str(&text).map_err(|error| match error.location() {
-        Some(place) => format!(
-            "is not YAML: line {}, column {}",
-            place.line(),
-            place.column()
-        ),
-        None => "is not YAML".to_owned(),
-    })?;
+    let value = yaml::parse(&text)?;
     let Value::Object(settings) = value else {
         return Err("is no mapping of settings".to_owned());
     };
