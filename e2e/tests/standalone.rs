@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -297,7 +298,7 @@ async fn kubectl_says_the_same_behind_the_gate_as_without_it() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn output_end_and_signals_are_the_commands() -> anyhow::Result<()> {
+async fn output_and_end_are_the_commands() -> anyhow::Result<()> {
     at_a_desk(None, async |desk| {
         let admin = desk.namespace.cluster.config.kubeconfig.clone();
         let sidecar = || desk.sidecar("wrapped", &admin);
@@ -340,6 +341,16 @@ async fn output_end_and_signals_are_the_commands() -> anyhow::Result<()> {
             "not a byte more or less"
         );
 
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn signals_reach_the_command_and_nothing_stays_behind() -> anyhow::Result<()> {
+    at_a_desk(None, async |desk| {
+        let admin = desk.namespace.cluster.config.kubeconfig.clone();
+        let sidecar = || desk.sidecar("signalled", &admin);
         for (script, signal, code) in [
             (
                 "trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 0.1; done",
@@ -358,8 +369,10 @@ async fn output_end_and_signals_are_the_commands() -> anyhow::Result<()> {
             ),
             ("echo ready; exec sleep 1000", "TERM", 143),
         ] {
+            // Not in the terminal's foreground, where the terminal itself would tell both.
             let mut child = sidecar()?
                 .args(["--", "sh", "-c", script])
+                .process_group(0)
                 .stdout(Stdio::piped())
                 .spawn()?;
             let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
