@@ -18,6 +18,7 @@ use crate::namespace::TestNamespace;
 use crate::program::{self, SIDECAR};
 use crate::spy::{Seen, Spy};
 
+pub mod refusal;
 mod volumes;
 
 use volumes::Volumes;
