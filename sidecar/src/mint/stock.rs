@@ -1,4 +1,4 @@
-//! `mint: ahead`: a small stock of unused tokens, each minted on record and used once. [`Plan`] decides; here are its clock, its
+//! `mint: ahead`: a small stock of unused tokens, each minted on record and used once. `Plan` decides; here are its clock, its
 //! lock and the one task that mints and drops. The task sleeps without a timer while the stock is empty.
 
 use std::future::pending;

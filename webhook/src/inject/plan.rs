@@ -87,7 +87,8 @@ impl<'a> Plan<'a> {
         let config = context.config;
         let present = reserved::sidecar(pod)?;
         if !pod.ephemeral.is_empty() {
-            let message = "the pod has ephemeral containers, which only a running pod can get";
+            let message =
+                "the pod has ephemeral containers, which only a running pod can get; remove them";
             return Err(Denial::new(Reason::BadRequest, message));
         }
         let wishes = settings::read(pod, config)?;
