@@ -89,8 +89,11 @@ impl Exec {
     }
 
     pub(super) async fn get(&self) -> Result<Shown, String> {
+        self.get_at(OffsetDateTime::now_utc()).await
+    }
+
+    async fn get_at(&self, now: OffsetDateTime) -> Result<Shown, String> {
         let mut held = self.held.lock().await;
-        let now = OffsetDateTime::now_utc();
         match &*held {
             Some(held) if held.expires.is_none_or(|end| now < end) => Ok(held.shown.clone()),
             _ => self.renew_in(&mut held).await,

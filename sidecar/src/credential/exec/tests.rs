@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::super::{Credential, connect};
+use super::super::{Credential, Kind, connect};
 use super::*;
 use crate::kubeconfig::{Login, Wanted};
 
@@ -69,19 +69,18 @@ async fn a_plugin_runs_once_until_its_credential_ends_or_is_refused() {
     assert!(credential.renew(&first).await.unwrap().is_some());
     assert_eq!(runs(folder.path()), 2);
 
-    // One that ends in a moment is printed anew each time it has ended.
-    let script = r#"echo x >>$D/runs
-        printf '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t%s","expirationTimestamp":"%s"}}' \
-            $(wc -l <$D/runs) $(date -u -d '+1 second' +%Y-%m-%dT%H:%M:%S.%NZ)"#;
-    let (credential, folder) = plugin(script, "", LONG);
-    let first = credential.get().await.unwrap();
-    let end = Instant::now() + LONG;
-    while runs(folder.path()) == 1 && Instant::now() < end {
-        let now = credential.get().await.unwrap();
-        assert_eq!(now.generation == first.generation, runs(folder.path()) == 1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    // One that ends is printed anew once it has ended.
+    let status = r#"{"token":"t","expirationTimestamp":"2200-01-01T00:00:00Z"}"#;
+    let (credential, folder) = plugin(&print(status), "", LONG);
+    let Kind::Exec(exec) = &credential.kind else {
+        panic!("no plugin");
+    };
+    let end = OffsetDateTime::parse("2200-01-01T00:00:00Z", &Rfc3339).unwrap();
+    let moment = time::Duration::nanoseconds(1);
+    for (now, ran) in [(end - moment, 1), (end - moment, 1), (end, 2), (end, 3)] {
+        exec.get_at(now).await.unwrap();
+        assert_eq!(runs(folder.path()), ran, "{now}");
     }
-    assert_eq!(runs(folder.path()), 2);
 }
 
 #[tokio::test]
