@@ -81,9 +81,9 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
 
         let volume = |name: &str| json!({"name": "d", "image": "i", "volumeMounts": [{"name": name, "mountPath": "/x"}]});
         let reserved = Want::Refused("reserved-volume");
-        // Older API servers do not know the field, and drop it.
+        // Older API servers do not know the field and drop it, which leaves a variable without a source.
         let by_file = match namespace.cluster.minor().await? {
-            ..35 => Want::Success,
+            ..35 => Want::Admitted,
             _ => reserved,
         };
         let cases = [
