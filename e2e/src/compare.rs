@@ -14,6 +14,8 @@ pub const PRELUDE: &str = r#"T=${WORK:-/tmp}
 until_says() {
     text=$1
     shift
+    # Here, because the background may be slower than the first look; and nothing said before counts.
+    : >$T/said
     # A shell gives what it puts into the background no input but a named one.
     { "$@" <&4 >$T/said 2>&1 & } 4<&0
     until grep -q "$text" $T/said; do kill -0 $! || return; sleep 0.1; done
