@@ -92,11 +92,12 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (10)
 
 .PHONY: kind-e2e
 kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG (or target/kind/kubeconfig)
-	@tools/ensure jq
+	@tools/ensure jq openssl
 	manifests/render --check
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
 	e2e/without-webhook cargo test -p tollgate-e2e --locked --test policies
+	@e2e/cert-manager/run
 	@e2e/operations
 
 .PHONY: bench bench-reviews bench-calls bench-verify

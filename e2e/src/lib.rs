@@ -10,6 +10,7 @@ mod dump;
 pub mod exec;
 pub mod join;
 pub mod jwt;
+pub mod load;
 pub mod namespace;
 pub mod node;
 pub mod process;

@@ -1,5 +1,5 @@
-//! `tollgate-e2e`: proves two claims on a cluster, for people and for scripts. `scan` looks for credentials in agent containers;
-//! `join` puts a sidecar's records beside the API server's audit events.
+//! `tollgate-e2e`: proves claims on a cluster, for people and for scripts. `scan` looks for credentials in agent containers;
+//! `join` puts a sidecar's records beside the API server's audit events; `under-load` shows that a change loses no pod.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tollgate_e2e::config::{AuditLogSource, Config};
 use tollgate_e2e::join::Verdict;
 use tollgate_e2e::records::Records;
 use tollgate_e2e::scan::Report;
-use tollgate_e2e::{audit, join, scan};
+use tollgate_e2e::{audit, join, load, scan};
 
 /// Exit code when what was to be proved is false.
 const DISPROVED: u8 = 1;
@@ -57,6 +57,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         audit: Option<PathBuf>,
     },
+    /// Run a command while pods are created (dry runs, 20 at a time, 500 at least): each must be admitted, with the sidecar in it.
+    UnderLoad {
+        /// The managed namespace that they are created in.
+        #[arg(short, long)]
+        namespace: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 #[tokio::main]
@@ -68,6 +77,7 @@ async fn main() -> ExitCode {
             namespace,
             audit,
         } => run_join(&records, namespace, audit).await,
+        Command::UnderLoad { namespace, command } => run_under_load(&namespace, &command).await,
     };
     match run {
         Ok(code) => ExitCode::from(code),
@@ -200,4 +210,22 @@ fn show_calls(out: &mut impl std::io::Write, calls: &[join::Call<'_>]) -> anyhow
         bail!("there are no records to join");
     }
     Ok(if failed == 0 { 0 } else { DISPROVED })
+}
+
+async fn run_under_load(namespace: &str, command: &[String]) -> anyhow::Result<u8> {
+    let cluster = Cluster::connect().await?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client, namespace);
+    let change = async {
+        let (program, arguments) = command.split_first().context("no command")?;
+        let ended = tokio::process::Command::new(program)
+            .args(arguments)
+            .status()
+            .await
+            .with_context(|| format!("cannot run {program}"))?;
+        anyhow::ensure!(ended.success(), "{program}: {ended}");
+        Ok(())
+    };
+    let injected = load::under_load(&pods, change).await?;
+    writeln!(std::io::stdout(), "{injected} pods created, none lost")?;
+    Ok(0)
 }

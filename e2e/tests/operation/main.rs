@@ -4,7 +4,6 @@
 mod drift;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -14,40 +13,15 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tollgate_e2e::cluster::Cluster;
+use tollgate_e2e::load::{is_injected, under_load};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
-use tollgate_shared::contract::{
-    CONTAINER, Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT,
-};
+use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const SECRET: &str = "tollgate-webhook-ca";
-
-fn pod() -> Pod {
-    let pod = json!({
-        "metadata": {"generateName": "review-"},
-        "spec": {"containers": [{"name": "agent", "image": "agent:none"}]},
-    });
-    serde_json::from_value(pod).unwrap_or_default()
-}
-
-/// Asks for a pod that is not stored; whether it comes back with the sidecar in it.
-async fn is_injected(pods: &Api<Pod>) -> kube::Result<bool> {
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    let pod = pods.create(&dry_run, &pod()).await?;
-    let spec = pod.spec.unwrap_or_default();
-    Ok(spec
-        .init_containers
-        .iter()
-        .flatten()
-        .any(|container| container.name == CONTAINER))
-}
 
 fn authority(secret: Option<&Secret>) -> Option<Vec<u8>> {
     let data = secret?.data.as_ref()?;
@@ -113,46 +87,21 @@ async fn until_injected(pods: &Api<Pod>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates at a time, and by each of them at least.
-const CLIENTS: usize = 20;
-const EACH: usize = 25;
-
-/// Runs `change` while pods are created; fails if one create fails or comes back without the sidecar.
-async fn under_load(
+/// Runs `change` while at least 500 pods are created; fails if one create fails or comes back without the sidecar.
+async fn lose_none(
     namespace: &TestNamespace,
     change: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let done = Arc::new(AtomicBool::new(false));
-    let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        clients.spawn(creates(namespace.pods(), Arc::clone(&done)));
-    }
-    let changed = change.await;
-    done.store(true, Ordering::SeqCst);
-    let mut injected = 0;
-    while let Some(ended) = clients.join_next().await {
-        injected += ended??;
-    }
-    changed?;
+    let injected = under_load(&namespace.pods(), change).await?;
     assert!(injected >= 500, "only {injected} creates");
     Ok(())
-}
-
-/// Creates until `done`, at least [`EACH`]; how many.
-async fn creates(pods: Api<Pod>, done: Arc<AtomicBool>) -> anyhow::Result<usize> {
-    let mut count = 0;
-    while count < EACH || !done.load(Ordering::SeqCst) {
-        anyhow::ensure!(is_injected(&pods).await?, "create {count} came back bare");
-        count += 1;
-    }
-    Ok(count)
 }
 
 #[tokio::test]
 async fn a_rolling_restart_under_load_loses_no_review() -> anyhow::Result<()> {
     let _one = ONE_AT_A_TIME.lock().await;
     TestNamespace::run(Some(Injection::Enforced), async |namespace| {
-        under_load(namespace, restart(&namespace.cluster)).await
+        lose_none(namespace, restart(&namespace.cluster)).await
     })
     .await
 }
@@ -163,7 +112,7 @@ async fn a_new_authority_and_new_leaves_under_load_lose_no_review() -> anyhow::R
     let _one = ONE_AT_A_TIME.lock().await;
     TestNamespace::run(Some(Injection::Enforced), async |namespace| {
         let client = namespace.client();
-        under_load(namespace, async {
+        lose_none(namespace, async {
             let ca = replace_authority(&client).await?;
             for replica in replicas(&client).await? {
                 until_served(&client, &replica, &ca).await?;
@@ -171,7 +120,7 @@ async fn a_new_authority_and_new_leaves_under_load_lose_no_review() -> anyhow::R
             Ok(())
         })
         .await?;
-        under_load(namespace, async {
+        lose_none(namespace, async {
             let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
             secrets.delete(SECRET, &DeleteParams::default()).await?;
             wait::until(secrets, SECRET, "the authority is written again", |found| {

@@ -1,14 +1,16 @@
 //! Our own objects, and what our own service account may do. Here what it may grant.
 
+mod namespace;
 mod objects;
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{Api, DeleteParams, PostParams};
-use serde_json::json;
+use kube::Client;
+use kube::api::{Api, DeleteParams, PatchParams, PostParams};
+use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
-use crate::actor::{account, impersonate};
+use crate::actor::{account, allow_everywhere, impersonate};
 use crate::fixture::manage;
 use crate::want::{Want, want};
 
@@ -17,6 +19,35 @@ fn dry_run() -> PostParams {
         dry_run: true,
         ..PostParams::default()
     }
+}
+
+fn dry_patch() -> PatchParams {
+    PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    }
+}
+
+/// Somebody with every right but to lift our guards: what an operator of other products in the cluster may hold.
+async fn operator(
+    namespace: &TestNamespace,
+    name: &str,
+    rules: &[Value],
+) -> anyhow::Result<Client> {
+    let user = format!("{}:{name}", namespace.name);
+    let groups = [
+        "",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apps",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+    ];
+    let all = json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]});
+    let rules: Vec<&Value> = rules.iter().chain([&all]).collect();
+    allow_everywhere(namespace, &user, json!(rules)).await?;
+    impersonate(&namespace.cluster, &user, &[], &[])
 }
 
 fn binding(name: &str, role: &str, group: &str) -> anyhow::Result<RoleBinding> {

@@ -3,49 +3,18 @@
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
-use super::{binding, dry_run};
-use crate::actor::{account, allow_everywhere, impersonate, may_unmanage};
-use crate::fixture::{manage, mint, token_request};
+use super::{binding, dry_patch, dry_run, operator};
+use crate::actor::{account, impersonate, may_unmanage};
+use crate::fixture::manage;
 use crate::want::{Want, want};
-
-fn dry_patch() -> PatchParams {
-    PatchParams {
-        dry_run: true,
-        ..PatchParams::default()
-    }
-}
-
-/// Somebody with every right but to lift our guards: what an operator of other products in the cluster may hold.
-async fn operator(
-    namespace: &TestNamespace,
-    name: &str,
-    rules: &[Value],
-) -> anyhow::Result<Client> {
-    let user = format!("{}:{name}", namespace.name);
-    let groups = [
-        "",
-        "admissionregistration.k8s.io",
-        "apiextensions.k8s.io",
-        "apps",
-        "networking.k8s.io",
-        "policy",
-        "rbac.authorization.k8s.io",
-    ];
-    let all = json!({"apiGroups": groups, "resources": ["*"], "verbs": ["*"]});
-    let rules: Vec<&Value> = rules.iter().chain([&all]).collect();
-    allow_everywhere(namespace, &user, json!(rules)).await?;
-    impersonate(&namespace.cluster, &user, &[], &[])
-}
 
 /// A CRD of this group that no release ships.
 fn definition(group: &str) -> anyhow::Result<CustomResourceDefinition> {
@@ -183,82 +152,6 @@ async fn the_webhook_changes_nothing_but_its_ca() -> anyhow::Result<()> {
             .await?;
         }
         Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn our_namespace_changes_only_by_holders_of_unmanage() -> anyhow::Result<()> {
-    TestNamespace::run(None, async |namespace| {
-        let clumsy = operator(namespace, "clumsy", &[]).await?;
-        let trusted = operator(namespace, "trusted", &[may_unmanage()]).await?;
-        for (client, ours) in [
-            (&clumsy, Want::Refused("own-object")),
-            (&trusted, Want::Admitted),
-        ] {
-            let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "mine"}}))?;
-            want("a Secret", ours, async || {
-                Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
-                    .create(&dry_run(), &secret)
-                    .await
-            })
-            .await?;
-            for (name, wanted) in [
-                ("tollgate-webhook", ours),
-                ("istio-ca-root-cert", Want::Admitted),
-            ] {
-                let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}}))?;
-                want(name, wanted, async || {
-                    Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
-                        .create(&dry_run(), &map)
-                        .await
-                })
-                .await?;
-            }
-            want("a token of the webhook", ours, async || {
-                mint(client, SYSTEM_NAMESPACE, WEBHOOK_NAME, &token_request(None)).await
-            })
-            .await?;
-            want("no replicas", ours, async || {
-                Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE)
-                    .patch_scale(
-                        WEBHOOK_NAME,
-                        &dry_patch(),
-                        &Patch::Merge(json!({"spec": {"replicas": 0}})),
-                    )
-                    .await
-            })
-            .await?;
-            for (metadata, wanted) in [
-                (
-                    json!({"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}),
-                    ours,
-                ),
-                (
-                    json!({"annotations": {"example.org/seen": "yes"}}),
-                    Want::Admitted,
-                ),
-            ] {
-                let patch = Patch::Merge(json!({"metadata": metadata}));
-                want(&metadata.to_string(), wanted, async || {
-                    Api::<Namespace>::all(client.clone())
-                        .patch(SYSTEM_NAMESPACE, &dry_patch(), &patch)
-                        .await
-                })
-                .await?;
-            }
-        }
-        // The control plane goes on: it publishes, and makes what Deployments need.
-        let publisher = "system:serviceaccount:kube-system:root-ca-cert-publisher";
-        let publisher = impersonate(&namespace.cluster, publisher, &[], &[])?;
-        let map: ConfigMap =
-            serde_json::from_value(json!({"metadata": {"name": "kube-root-ca.crt"}}))?;
-        want("the publisher", Want::Admitted, async || {
-            Api::namespaced(publisher.clone(), SYSTEM_NAMESPACE)
-                .create(&dry_run(), &map)
-                .await
-        })
-        .await
     })
     .await
 }
