@@ -23,6 +23,7 @@ use tollgate_shared::contract::Injection;
 pub use self::config::InjectConfig;
 pub use self::patch::PatchOp;
 
+use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
 
 pub(crate) use self::plan::{Images, Outcome, plan};
@@ -75,6 +76,14 @@ impl Decision {
 /// Decides for a pod that is being created.
 #[must_use]
 pub fn inject(pod: &Value, context: &Context<'_>) -> Decision {
+    match Tree::of(pod) {
+        Ok(pod) => decide(pod.root(), context),
+        Err(error) => Decision::Deny(error.into()),
+    }
+}
+
+/// As [`inject`], for a pod that was read as reviews are.
+pub(crate) fn decide(pod: Json<'_>, context: &Context<'_>) -> Decision {
     match plan(pod, context, Images::Current) {
         Err(denial) => Decision::Deny(denial),
         Ok(Outcome::Leave(reason)) => Decision::Skip(reason),

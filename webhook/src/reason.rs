@@ -133,6 +133,14 @@ impl Denial {
     }
 }
 
+/// What was read as JSON is no object that we can judge.
+impl From<serde_json::Error> for Denial {
+    fn from(error: serde_json::Error) -> Self {
+        let message = format!("the object cannot be read: {error}; correct it");
+        Self::new(Reason::BadRequest, message)
+    }
+}
+
 /// A text from outside on one line that a terminal can be shown.
 pub(crate) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")

@@ -9,6 +9,7 @@ use tollgate_shared::contract::{CONTAINER, Injection, RESERVED_VOLUMES};
 use crate::inject::{
     Container, Context, Images, Outcome, Pod, lowered, plan, refuse_capabilities, refuse_uid, text,
 };
+use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
 
 /// What is being done to a pod.
@@ -65,6 +66,23 @@ pub fn validate(
     old: Option<&Value>,
     context: &Context<'_>,
 ) -> Verdict {
+    let old = match old.map(Tree::of).transpose() {
+        Ok(old) => old,
+        Err(error) => return Verdict::Deny(error.into()),
+    };
+    match Tree::of(pod) {
+        Ok(pod) => judge(operation, pod.root(), old.as_ref().map(Tree::root), context),
+        Err(error) => Verdict::Deny(error.into()),
+    }
+}
+
+/// As [`validate`], for pods that were read as reviews are.
+pub(crate) fn judge(
+    operation: Operation,
+    pod: Json<'_>,
+    old: Option<Json<'_>>,
+    context: &Context<'_>,
+) -> Verdict {
     let judged = match operation {
         Operation::Create => created(pod, context),
         Operation::EphemeralContainers => debugged(pod, old, context),
@@ -74,7 +92,7 @@ pub fn validate(
     judged.map_or_else(Verdict::Deny, Verdict::Allow)
 }
 
-fn created(pod: &Value, context: &Context<'_>) -> Result<Reason, Denial> {
+fn created(pod: Json<'_>, context: &Context<'_>) -> Result<Reason, Denial> {
     match plan(pod, context, Images::AlsoPrevious)? {
         Outcome::Leave(reason) => Ok(reason),
         Outcome::Change { changes, .. } => match changes.into_denial() {
@@ -85,7 +103,7 @@ fn created(pod: &Value, context: &Context<'_>) -> Result<Reason, Denial> {
 }
 
 /// The pod before an UPDATE. The API server always sends it.
-fn before(old: Option<&Value>) -> Result<Pod<'_>, Denial> {
+fn before(old: Option<Json<'_>>) -> Result<Pod<'_>, Denial> {
     Pod::read(old.ok_or_else(|| Denial::malformed("oldObject", "there"))?)
 }
 
@@ -96,7 +114,7 @@ fn sidecar<'p, 'a>(pod: &'p Pod<'a>) -> Option<&'p Container<'a>> {
 }
 
 /// Judges the ephemeral containers that are new; the others were judged when they came.
-fn debugged(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Reason, Denial> {
+fn debugged(pod: Json<'_>, old: Option<Json<'_>>, context: &Context<'_>) -> Result<Reason, Denial> {
     let Some(injection) = context.injection else {
         return Ok(Reason::NotManaged);
     };
@@ -149,7 +167,7 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
     Ok(())
 }
 
-fn volume<'a>(pod: &Pod<'a>, name: &str) -> Option<&'a Value> {
+fn volume<'a>(pod: &Pod<'a>, name: &str) -> Option<Json<'a>> {
     let mut volumes = pod.volumes.iter();
     let found = volumes.find(|volume| volume.name == name);
     found.map(|volume| volume.value)
@@ -157,7 +175,7 @@ fn volume<'a>(pod: &Pod<'a>, name: &str) -> Option<&'a Value> {
 
 /// The sidecar's resources may grow, not shrink; its volumes stay (a resize may change the size of memory volumes in
 /// Kubernetes 1.37, behind a feature gate).
-fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Reason, Denial> {
+fn resized(pod: Json<'_>, old: Option<Json<'_>>, context: &Context<'_>) -> Result<Reason, Denial> {
     if context.injection.is_none() {
         return Ok(Reason::NotManaged);
     }
@@ -173,14 +191,7 @@ fn resized(pod: &Value, old: Option<&Value>, context: &Context<'_>) -> Result<Re
             format!("the resize changes volume {name}, which is the sidecar's; leave it as it is");
         return Err(Denial::new(Reason::SidecarResize, message));
     }
-    let resources = |container: &Container<'_>| {
-        container
-            .value
-            .get("resources")
-            .cloned()
-            .unwrap_or_default()
-    };
-    match lowered(&resources(new), &resources(was))? {
+    match lowered(new.value.get("resources"), was.value.get("resources"))? {
         None => Ok(Reason::Valid),
         Some(amount) => {
             let message = format!(

@@ -11,7 +11,7 @@ use super::{Report, render};
 use crate::cli::Output;
 use crate::config;
 use crate::inject::{Context, Decision, InjectConfig, PatchOp, inject};
-use crate::json;
+use crate::json::Tree;
 use crate::reason::{Denial, one_line};
 use crate::validate::{Operation, Verdict, validate};
 use crate::workload;
@@ -80,9 +80,9 @@ fn parse(text: &str) -> Result<Vec<Value>, Vec<String>> {
     let json = text
         .trim_start()
         .starts_with('{')
-        .then(|| json::parse(text.as_bytes()));
+        .then(|| Tree::parse(text.as_bytes()));
     let documents: Vec<Value> = match json {
-        Some(Ok(document)) => vec![document],
+        Some(Ok(document)) => vec![document.root().to_value()],
         _ => serde_saphyr::from_multiple(text)
             .map_err(|error| vec![format!("is not YAML: {}", one_line(&error.to_string()))])?,
     };

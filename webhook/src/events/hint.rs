@@ -2,9 +2,9 @@
 //! review comes from the API server, so a hint is a place to look at and nothing of it but that is ever written. Pure.
 
 use kube::core::{ApiResource, GroupVersionKind};
-use serde_json::Value;
 
 use crate::inject::{is_label, is_subdomain};
+use crate::json::{Json, Kind};
 use crate::reason::Reason;
 
 /// The controllers that the webhook may read: group, kind, and the name in paths.
@@ -31,15 +31,18 @@ pub(crate) struct Hint {
 }
 
 /// Whether a request asks for something, and not only what would come of it.
-pub(crate) fn is_real(request: &Value) -> bool {
-    matches!(request.get("dryRun"), None | Some(Value::Bool(false)))
+pub(crate) fn is_real(request: Json<'_>) -> bool {
+    matches!(
+        request.get("dryRun").map(Json::kind),
+        None | Some(Kind::Bool(false))
+    )
 }
 
 impl Hint {
     /// Reads an AdmissionRequest. `None` on a dry run, for anything but a new pod, and where the pod's controller is none of
     /// [`KINDS`] or no text that could be one.
-    pub(crate) fn read(request: &Value, reason: Reason) -> Option<Self> {
-        let text = |key: &str| request.get(key).and_then(Value::as_str);
+    pub(crate) fn read(request: Json<'_>, reason: Reason) -> Option<Self> {
+        let text = |key: &str| request.get(key).and_then(Json::as_str);
         let is_new_pod =
             text("operation") == Some("CREATE") && matches!(text("subResource"), None | Some(""));
         let namespace = text("namespace").filter(|name| is_label(name))?;
@@ -47,7 +50,7 @@ impl Hint {
             return None;
         }
         let owner = controller(request.get("object")?)?;
-        let text = |key: &str| owner.get(key).and_then(Value::as_str);
+        let text = |key: &str| owner.get(key).and_then(Json::as_str);
         let (group, version) = text("apiVersion")?.split_once('/')?;
         let kind = text("kind")?;
         let known = |(own, name, _): &(&str, &str, &str)| *own == group && *name == kind;
@@ -68,11 +71,13 @@ impl Hint {
 }
 
 /// The one owner that is the object's controller.
-pub(crate) fn controller(object: &Value) -> Option<&Value> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    let mut controllers = owners
-        .iter()
-        .filter(|owner| owner.get("controller") == Some(&Value::Bool(true)));
+pub(crate) fn controller(object: Json<'_>) -> Option<Json<'_>> {
+    let owners = object.pointer("/metadata/ownerReferences")?.as_list()?;
+    let is_controller = |owner: &Json<'_>| {
+        let controller = owner.get("controller").map(Json::kind);
+        controller == Some(Kind::Bool(true))
+    };
+    let mut controllers = owners.iter().filter(is_controller);
     controllers.next().filter(|_| controllers.next().is_none())
 }
 
@@ -82,11 +87,16 @@ fn is_uid(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::json::Tree;
 
     const UID: &str = "0b9d1a3e-3c55-4a43-8f0c-6a0d8f1c2b3a";
+
+    fn read(request: &Value) -> Option<Hint> {
+        Hint::read(Tree::of(request).unwrap().root(), Reason::HostPath)
+    }
 
     fn request() -> Value {
         let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a-1", "uid": UID, "controller": true});
@@ -99,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_new_pod_of_a_known_controller_is_a_hint() {
-        let hint = Hint::read(&request(), Reason::HostPath).unwrap();
+        let hint = read(&request()).unwrap();
         assert_eq!(
             (hint.namespace.as_str(), hint.name.as_str()),
             ("team-a", "a-1")
@@ -148,16 +158,12 @@ mod tests {
             let (parent, key) = pointer.rsplit_once('/').unwrap();
             let parent = request.pointer_mut(parent).unwrap();
             parent[key] = value.clone();
-            assert_eq!(
-                Hint::read(&request, Reason::HostPath),
-                None,
-                "{pointer} {value}"
-            );
+            assert_eq!(read(&request), None, "{pointer} {value}");
         }
         let mut two = request();
         let owners = two.pointer_mut("/object/metadata/ownerReferences").unwrap();
         let owner = owners[0].clone();
         owners.as_array_mut().unwrap().push(owner);
-        assert_eq!(Hint::read(&two, Reason::HostPath), None);
+        assert_eq!(read(&two), None);
     }
 }

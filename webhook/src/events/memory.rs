@@ -52,6 +52,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::json::Tree;
     use crate::reason::Reason;
 
     fn hint(namespace: &str, workload: usize) -> Hint {
@@ -59,7 +60,7 @@ mod tests {
         let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": uid, "controller": true});
         let object = json!({"metadata": {"ownerReferences": [owner]}});
         let request = json!({"operation": "CREATE", "namespace": namespace, "object": object});
-        Hint::read(&request, Reason::HostPath).unwrap()
+        Hint::read(Tree::of(&request).unwrap().root(), Reason::HostPath).unwrap()
     }
 
     #[test]

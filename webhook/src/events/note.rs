@@ -10,6 +10,7 @@ use tollgate_shared::contract::{Injection, WEBHOOK_NAME};
 
 use super::hint::controller;
 use crate::inject::{Context, Decision, InjectConfig, inject};
+use crate::json::{Json, Tree};
 use crate::reason::{Reason, one_line};
 use crate::workload;
 
@@ -57,6 +58,8 @@ impl Note {
     /// The event: of what made the workload, if something did, or the user who made a Deployment would have to know of
     /// ReplicaSets. The same trouble of the same object has the same name, so that replicas do not tell it twice.
     pub(crate) fn event(self, workload: &Value, namespace: &str, now: MicroTime) -> Option<Event> {
+        let workload = Tree::of(workload).ok()?;
+        let workload = workload.root();
         let own = reference(workload, workload.get("metadata")?, namespace)?;
         let (regarding, related) = match controller(workload) {
             Some(owner) => (reference(owner, owner, namespace)?, Some(own)),
@@ -88,8 +91,8 @@ impl Note {
 }
 
 /// Whom an event is about: kind as `object` says, names as `names` says.
-fn reference(object: &Value, names: &Value, namespace: &str) -> Option<ObjectReference> {
-    let text = |of: &Value, key: &str| of.get(key)?.as_str().map(str::to_owned);
+fn reference(object: Json<'_>, names: Json<'_>, namespace: &str) -> Option<ObjectReference> {
+    let text = |of: Json<'_>, key: &str| of.get(key)?.as_str().map(str::to_owned);
     Some(ObjectReference {
         api_version: Some(text(object, "apiVersion")?),
         kind: Some(text(object, "kind")?),

@@ -1,12 +1,13 @@
 //! What an agent container gets: its files in place of the API server's token, and variables that point in-cluster clients to
 //! the sidecar.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate_shared::contract::{AGENT_VOLUME, RESERVED_VOLUMES, SERVICE_ACCOUNT_PATH};
 use tollgate_shared::no_proxy::{LOCAL, NO_PROXY, PROXIES, with_local};
 
 use super::patch::{Changes, PatchOp, add, append, prepend};
 use super::pod::{Container, Mount, flag, list, text};
+use crate::json::Json;
 use crate::reason::{Denial, Reason};
 
 /// The ServiceAccount plugin takes any volume of this name for its own and mounts it at its path
@@ -87,7 +88,7 @@ impl Agent<'_> {
         if let Some(volume) = read.find(|volume| RESERVED_VOLUMES.contains(volume)) {
             return Err(self.reserved(volume));
         }
-        for device in list(self.container.value, "volumeDevices")?.items {
+        for device in list(self.container.value, "volumeDevices")?.items.iter() {
             let volume = text(device, "name")?.unwrap_or_default();
             if RESERVED_VOLUMES.contains(&volume) {
                 return Err(self.reserved(volume));
@@ -137,14 +138,14 @@ impl Agent<'_> {
         let mut kept = Vec::new();
         for (name, value) in self.service_variables() {
             // Of entries with the same name the last one counts.
-            match env.items.iter().rfind(|entry| is_named(entry, name)) {
+            match env.items.iter().rfind(|entry| is_named(*entry, name)) {
                 None => missing.push(json!({"name": name, "value": value})),
-                Some(entry) if entry.get("value").and_then(Value::as_str) == Some(&value) => {}
+                Some(entry) if entry.get("value").and_then(Json::as_str) == Some(&value) => {}
                 Some(_) => kept.push(name),
             }
         }
         let visible = |names: &[&str]| {
-            let named = |entry: &Value| names.iter().any(|name| is_named(entry, name));
+            let named = |entry: Json<'_>| names.iter().any(|name| is_named(entry, name));
             env.items.iter().any(named)
         };
         let proxied = PROXIES
@@ -200,8 +201,8 @@ impl Agent<'_> {
     }
 }
 
-fn is_named(entry: &Value, name: &str) -> bool {
-    entry.get("name").and_then(Value::as_str) == Some(name)
+fn is_named(entry: Json<'_>, name: &str) -> bool {
+    entry.get("name").and_then(Json::as_str) == Some(name)
 }
 
 /// Whether a mount lies where the agent's files go or below, under either of that place's names.

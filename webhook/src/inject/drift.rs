@@ -1,10 +1,10 @@
 //! Compares what a pod has with what we would put there, in every field that carries security. Defaults of newer servers and
 //! additions that cannot harm the sidecar are no drift.
 
-use serde_json::Value;
 use tollgate_shared::contract::{BOOTSTRAP_VOLUME, ENV_PREFIX, RESERVED_VOLUMES};
 
 use super::pod::{Container, flag, list, number, object, text};
+use crate::json::{Json, Kind};
 use crate::reason::Denial;
 
 /// Where identity webhooks mount their tokens into every container, ours included.
@@ -20,7 +20,7 @@ pub(crate) fn is_ours(container: &Container<'_>) -> Result<bool, Denial> {
 /// The first field in which `actual` differs from `wanted` to the sidecar's harm. `images` are those accepted.
 pub(crate) fn container<'a>(
     actual: &Container<'a>,
-    wanted: &Value,
+    wanted: Json<'_>,
     images: &[&str],
 ) -> Result<Option<&'a str>, Denial> {
     let value = actual.value;
@@ -85,34 +85,34 @@ pub(crate) fn container<'a>(
 }
 
 /// Whether `actual` has all that `wanted` has: objects may hold more, lists may not.
-pub(crate) fn covers(actual: Option<&Value>, wanted: Option<&Value>) -> bool {
-    match (actual, wanted) {
+pub(crate) fn covers(actual: Option<Json<'_>>, wanted: Option<Json<'_>>) -> bool {
+    match (actual.map(Json::kind), wanted.map(Json::kind)) {
         (_, None) => true,
         (None, Some(_)) => false,
-        (Some(Value::Object(actual)), Some(Value::Object(wanted))) => wanted
+        (Some(Kind::Object(actual)), Some(Kind::Object(wanted))) => wanted
             .iter()
             .all(|(key, wanted)| covers(actual.get(key), Some(wanted))),
-        (Some(Value::Array(actual)), Some(Value::Array(wanted))) => {
-            let mut pairs = actual.iter().zip(wanted);
+        (Some(Kind::List(actual)), Some(Kind::List(wanted))) => {
+            let mut pairs = actual.iter().zip(wanted.iter());
             actual.len() == wanted.len() && pairs.all(|(a, w)| covers(Some(a), Some(w)))
         }
         (Some(actual), Some(wanted)) => actual == wanted,
     }
 }
 
-fn is_empty(value: Option<&Value>) -> bool {
-    match value {
-        None | Some(Value::Null | Value::Bool(false)) => true,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(members)) => members.is_empty(),
+fn is_empty(value: Option<Json<'_>>) -> bool {
+    match value.map(Json::kind) {
+        None | Some(Kind::Null | Kind::Bool(false)) => true,
+        Some(Kind::String(text)) => text.is_empty(),
+        Some(Kind::List(items)) => items.is_empty(),
+        Some(Kind::Object(members)) => members.is_empty(),
         Some(_) => false,
     }
 }
 
 /// The field by which a file or the output of the sidecar would be shown in the pod's status: a message's path may be that of
 /// any file that it writes.
-fn shows_more(container: &Value) -> Result<Option<&'static str>, Denial> {
+fn shows_more(container: Json<'_>) -> Result<Option<&'static str>, Denial> {
     for (field, default) in [
         ("terminationMessagePath", "/dev/termination-log"),
         ("terminationMessagePolicy", "File"),
@@ -126,7 +126,7 @@ fn shows_more(container: &Value) -> Result<Option<&'static str>, Denial> {
 }
 
 /// Whether the security context has, beside what we wrote, something that takes protection away.
-fn loosens(container: &Value) -> Result<bool, Denial> {
+fn loosens(container: Json<'_>) -> Result<bool, Denial> {
     let Some(context) = object(container, "securityContext")? else {
         return Ok(true);
     };
@@ -142,8 +142,8 @@ fn loosens(container: &Value) -> Result<bool, Denial> {
     Ok(adds || unmasked || unconfined || number(context, "runAsUser")? == Some(0))
 }
 
-fn opens_host_port(container: &Value) -> Result<bool, Denial> {
-    for port in list(container, "ports")?.items {
+fn opens_host_port(container: Json<'_>) -> Result<bool, Denial> {
+    for port in list(container, "ports")?.items.iter() {
         if number(port, "hostPort")?.is_some_and(|port| port != 0) {
             return Ok(true);
         }
@@ -153,33 +153,31 @@ fn opens_host_port(container: &Value) -> Result<bool, Denial> {
 
 /// Our variables are all there with our values and no other of our prefix is. Of others the sidecar reads the API server's
 /// address alone, which platforms may change to a name of theirs: a false one fails against the CA in the bootstrap volume.
-fn same_environment(actual: &Value, wanted: &Value) -> Result<bool, Denial> {
-    let ours = |entry: &&Value| {
-        let name = entry.get("name").and_then(Value::as_str);
+fn same_environment(actual: Json<'_>, wanted: Json<'_>) -> Result<bool, Denial> {
+    let ours = |entry: &Json<'_>| {
+        let name = entry.get("name").and_then(Json::as_str);
         name.is_none_or(|name| name.starts_with(ENV_PREFIX))
     };
-    let actual: Vec<&Value> = list(actual, "env")?.items.iter().filter(ours).collect();
+    let actual: Vec<Json<'_>> = list(actual, "env")?.items.iter().filter(ours).collect();
     let wanted = list(wanted, "env")?.items;
-    let has = |wanted: &Value| actual.iter().any(|entry| same_variable(entry, wanted));
+    let has = |wanted: Json<'_>| actual.iter().any(|entry| same_variable(*entry, wanted));
     Ok(actual.len() == wanted.len() && wanted.iter().all(has))
 }
 
 /// An empty `value` may be left out by the API server.
-fn same_variable(actual: &Value, wanted: &Value) -> bool {
-    let part = |of: &Value, key| match of.get(key) {
-        Some(Value::String(text)) if text.is_empty() => None,
-        other => other.cloned(),
-    };
-    part(actual, "name") == part(wanted, "name")
-        && part(actual, "value") == part(wanted, "value")
+fn same_variable(actual: Json<'_>, wanted: Json<'_>) -> bool {
+    let is_there = |value: &Json<'_>| value.as_str() != Some("");
+    let same = |key| actual.get(key).filter(is_there) == wanted.get(key).filter(is_there);
+    same("name")
+        && same("value")
         && match (actual.get("valueFrom"), wanted.get("valueFrom")) {
-            (None | Some(Value::Null), None) => true,
-            (actual, wanted) => wanted.is_some() && covers(actual, wanted),
+            (actual, None) => actual.is_none_or(Json::is_null),
+            (actual, wanted) => covers(actual, wanted),
         }
 }
 
 /// Our mounts are all there, unchanged; others lie where they cannot shadow anything of ours.
-fn same_mounts(actual: &Container<'_>, wanted: &Value) -> Result<bool, Denial> {
+fn same_mounts(actual: &Container<'_>, wanted: Json<'_>) -> Result<bool, Denial> {
     let wanted = list(wanted, "volumeMounts")?.items;
     let mut found = 0;
     for mount in actual.mounts()? {
@@ -187,7 +185,7 @@ fn same_mounts(actual: &Container<'_>, wanted: &Value) -> Result<bool, Denial> {
             let plain = is_empty(mount.value.get("subPath"))
                 && is_empty(mount.value.get("subPathExpr"))
                 && text(mount.value, "mountPropagation")?.is_none_or(|how| how == "None");
-            let same = |wanted: &Value| {
+            let same = |wanted: Json<'_>| {
                 covers(Some(mount.value), Some(wanted))
                     && flag(mount.value, "readOnly").ok() == flag(wanted, "readOnly").ok()
             };

@@ -1,10 +1,10 @@
 //! What makes a pod one whose containers could reach the sidecar's credential, or the node's, whatever we mount: host access,
 //! shared processes, the sidecar's uid, its ports. Only judges; changes nothing.
 
-use serde_json::Value;
 use tollgate_shared::contract::{CONTAINER, Injection, Settings, UID};
 
 use super::pod::{Container, Pod, flag, list, number, object, text};
+use crate::json::Json;
 use crate::reason::{Denial, Reason};
 
 /// Capabilities of Pod Security's `baseline`: they reach neither node nor sidecar.
@@ -84,8 +84,8 @@ pub(crate) fn refuse_capabilities(
     let Some(capabilities) = object(context, "capabilities")? else {
         return Ok(());
     };
-    for added in list(capabilities, "add")?.items {
-        let Value::String(added) = added else {
+    for added in list(capabilities, "add")?.items.iter() {
+        let Some(added) = added.as_str() else {
             return Err(Denial::malformed("capabilities.add", "a list of texts"));
         };
         let name = added.to_ascii_uppercase();
@@ -139,7 +139,7 @@ fn refuse_windows(pod: &Pod<'_>) -> Result<(), Denial> {
 }
 
 /// Refuses `holder` (a pod's spec or a container) if it runs as the sidecar's uid.
-pub(crate) fn refuse_uid(holder: &Value, whose: &str) -> Result<(), Denial> {
+pub(crate) fn refuse_uid(holder: Json<'_>, whose: &str) -> Result<(), Denial> {
     let Some(context) = object(holder, "securityContext")? else {
         return Ok(());
     };
@@ -151,7 +151,7 @@ pub(crate) fn refuse_uid(holder: &Value, whose: &str) -> Result<(), Denial> {
 }
 
 fn refuse_ports(container: &Container<'_>, ours: [u16; 2]) -> Result<(), Denial> {
-    for port in list(container.value, "ports")?.items {
+    for port in list(container.value, "ports")?.items.iter() {
         for key in ["containerPort", "hostPort"] {
             let Some(number) = number(port, key)? else {
                 continue;

@@ -12,6 +12,7 @@ use super::patch::{Changes, PatchOp, add, append, escape, prepend};
 use super::pod::{Container, Pod, flag, list, text};
 use super::select::{Selection, select};
 use super::{Context, drift, hazard, reserved, resources, settings, sidecar, token};
+use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
 
 /// Which images a sidecar may have without being replaced.
@@ -37,7 +38,11 @@ pub(crate) enum Outcome {
 }
 
 /// Plans for one pod, or refuses it.
-pub(crate) fn plan(pod: &Value, context: &Context<'_>, images: Images) -> Result<Outcome, Denial> {
+pub(crate) fn plan(
+    pod: Json<'_>,
+    context: &Context<'_>,
+    images: Images,
+) -> Result<Outcome, Denial> {
     let pod = Pod::read(pod)?;
     match select(&pod, context)? {
         Selection::Ignore(reason) => Ok(Outcome::Leave(reason)),
@@ -156,7 +161,8 @@ impl<'a> Plan<'a> {
         for (name, wanted) in sidecar::volumes() {
             match self.pod.volumes.iter().find(|volume| volume.name == name) {
                 None => missing.push(wanted),
-                Some(volume) if drift::covers(Some(volume.value), Some(&wanted)) => {}
+                Some(volume)
+                    if drift::covers(Some(volume.value), Some(Tree::of(&wanted)?.root())) => {}
                 // Ours of another release; without our sidecar it is somebody else's.
                 Some(volume) if self.present.is_some() => {
                     let path = format!("/spec/volumes/{}", volume.index);
@@ -197,9 +203,10 @@ impl<'a> Plan<'a> {
             }
             return Ok(());
         };
-        let drift = drift::container(container, &self.sidecar, &self.images())?;
-        let wanted = self.sidecar.get("resources").unwrap_or(&Value::Null);
-        let actual = container.value.get("resources").unwrap_or(&Value::Null);
+        let wanted = Tree::of(&self.sidecar)?;
+        let drift = drift::container(container, wanted.root(), &self.images())?;
+        let wanted = wanted.root().get("resources");
+        let actual = container.value.get("resources");
         let replace = PatchOp::Replace {
             path: at(index),
             value: self.sidecar.clone(),

@@ -3,26 +3,25 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
+use crate::json::{self, Json, Kind};
 use crate::reason::{Denial, Reason};
 
 /// A list that may be absent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a> {
-    pub(crate) items: &'a [Value],
+    pub(crate) items: json::List<'a>,
     /// Not there, or null: an operation must make it before it can add to it.
     pub(crate) absent: bool,
 }
 
 /// The list `key` of `parent`.
-pub(crate) fn list<'a>(parent: &'a Value, key: &str) -> Result<List<'a>, Denial> {
-    match parent.get(key) {
-        None | Some(Value::Null) => Ok(List {
-            items: &[],
+pub(crate) fn list<'a>(parent: Json<'a>, key: &str) -> Result<List<'a>, Denial> {
+    match parent.get(key).map(Json::kind) {
+        None | Some(Kind::Null) => Ok(List {
+            items: parent.no_items(),
             absent: true,
         }),
-        Some(Value::Array(items)) => Ok(List {
+        Some(Kind::List(items)) => Ok(List {
             items,
             absent: false,
         }),
@@ -31,40 +30,39 @@ pub(crate) fn list<'a>(parent: &'a Value, key: &str) -> Result<List<'a>, Denial>
 }
 
 /// The text `key` of `parent`, if it is there.
-pub(crate) fn text<'a>(parent: &'a Value, key: &str) -> Result<Option<&'a str>, Denial> {
-    match parent.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+pub(crate) fn text<'a>(parent: Json<'a>, key: &str) -> Result<Option<&'a str>, Denial> {
+    match parent.get(key).map(Json::kind) {
+        None | Some(Kind::Null) => Ok(None),
+        Some(Kind::String(text)) => Ok(Some(text)),
         Some(_) => Err(Denial::malformed(key, "a text")),
     }
 }
 
 /// The flag `key` of `parent`; absent is false.
-pub(crate) fn flag(parent: &Value, key: &str) -> Result<bool, Denial> {
-    match parent.get(key) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(flag)) => Ok(*flag),
+pub(crate) fn flag(parent: Json<'_>, key: &str) -> Result<bool, Denial> {
+    match parent.get(key).map(Json::kind) {
+        None | Some(Kind::Null) => Ok(false),
+        Some(Kind::Bool(flag)) => Ok(flag),
         Some(_) => Err(Denial::malformed(key, "a boolean")),
     }
 }
 
 /// The whole number `key` of `parent`, if it is there.
-pub(crate) fn number(parent: &Value, key: &str) -> Result<Option<i64>, Denial> {
-    match parent.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_i64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(Denial::malformed(key, "a whole number")),
-        },
+pub(crate) fn number(parent: Json<'_>, key: &str) -> Result<Option<i64>, Denial> {
+    let wrong = || Denial::malformed(key, "a whole number");
+    match parent.get(key).map(Json::kind) {
+        None | Some(Kind::Null) => Ok(None),
+        Some(Kind::Number(number)) => number.as_i64().map(Some).ok_or_else(wrong),
+        Some(_) => Err(wrong()),
     }
 }
 
 /// The object `key` of `parent`, if it is there.
-pub(crate) fn object<'a>(parent: &'a Value, key: &str) -> Result<Option<&'a Value>, Denial> {
+pub(crate) fn object<'a>(parent: Json<'a>, key: &str) -> Result<Option<Json<'a>>, Denial> {
     match parent.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value @ Value::Object(_)) => Ok(Some(value)),
-        Some(_) => Err(Denial::malformed(key, "an object")),
+        Some(value) if value.as_object().is_some() => Ok(Some(value)),
+        Some(value) if !value.is_null() => Err(Denial::malformed(key, "an object")),
+        _ => Ok(None),
     }
 }
 
@@ -74,7 +72,7 @@ pub(crate) struct Container<'a> {
     pub(crate) name: &'a str,
     /// JSON Pointer.
     pub(crate) path: String,
-    pub(crate) value: &'a Value,
+    pub(crate) value: Json<'a>,
 }
 
 /// A volume with its place in the pod.
@@ -82,7 +80,7 @@ pub(crate) struct Container<'a> {
 pub(crate) struct Volume<'a> {
     pub(crate) name: &'a str,
     pub(crate) index: usize,
-    pub(crate) value: &'a Value,
+    pub(crate) value: Json<'a>,
 }
 
 /// A mount of a volume in a container.
@@ -91,13 +89,13 @@ pub(crate) struct Mount<'a> {
     /// Name of the volume.
     pub(crate) volume: &'a str,
     pub(crate) path: &'a str,
-    pub(crate) value: &'a Value,
+    pub(crate) value: Json<'a>,
 }
 
 impl<'a> Container<'a> {
     /// Its mounts, in order.
     pub(crate) fn mounts(&self) -> Result<Vec<Mount<'a>>, Denial> {
-        let read = |value: &'a Value| {
+        let read = |value: Json<'a>| {
             let wrong = || Denial::malformed("volumeMounts", "a list of mounts");
             Ok(Mount {
                 volume: text(value, "name")?.ok_or_else(wrong)?,
@@ -116,7 +114,7 @@ impl<'a> Container<'a> {
     /// them on the node, whether or not the container mounts the volume (`pkg/kubelet/kubelet_pods.go`).
     pub(crate) fn variable_volumes(&self) -> Result<Vec<&'a str>, Denial> {
         let mut volumes = Vec::new();
-        for entry in list(self.value, "env")?.items {
+        for entry in list(self.value, "env")?.items.iter() {
             let Some(source) = object(entry, "valueFrom")? else {
                 continue;
             };
@@ -131,8 +129,8 @@ impl<'a> Container<'a> {
 /// A pod.
 #[derive(Debug)]
 pub(crate) struct Pod<'a> {
-    pub(crate) metadata: &'a Value,
-    pub(crate) spec: &'a Value,
+    pub(crate) metadata: Json<'a>,
+    pub(crate) spec: Json<'a>,
     pub(crate) init: Vec<Container<'a>>,
     pub(crate) containers: Vec<Container<'a>>,
     pub(crate) ephemeral: Vec<Container<'a>>,
@@ -141,7 +139,7 @@ pub(crate) struct Pod<'a> {
 
 impl<'a> Pod<'a> {
     /// Reads a pod.
-    pub(crate) fn read(pod: &'a Value) -> Result<Self, Denial> {
+    pub(crate) fn read(pod: Json<'a>) -> Result<Self, Denial> {
         let part = |key| object(pod, key)?.ok_or_else(|| Denial::malformed(key, "there"));
         let (metadata, spec) = (part("metadata")?, part("spec")?);
         let containers = containers(spec, "containers")?;
@@ -183,7 +181,7 @@ impl<'a> Pod<'a> {
     }
 
     /// The pod's annotations; `None` where there are none.
-    pub(crate) fn annotations(&self) -> Result<Option<&'a Value>, Denial> {
+    pub(crate) fn annotations(&self) -> Result<Option<Json<'a>>, Denial> {
         object(self.metadata, "annotations")
     }
 
@@ -196,9 +194,9 @@ impl<'a> Pod<'a> {
     }
 }
 
-fn containers<'a>(spec: &'a Value, key: &str) -> Result<Vec<Container<'a>>, Denial> {
+fn containers<'a>(spec: Json<'a>, key: &str) -> Result<Vec<Container<'a>>, Denial> {
     let items = list(spec, key)?.items.iter().enumerate();
-    let read = |(index, value): (usize, &'a Value)| {
+    let read = |(index, value): (usize, Json<'a>)| {
         let name = text(value, "name")?.unwrap_or_default();
         if !is_label(name) {
             let message =
@@ -214,7 +212,7 @@ fn containers<'a>(spec: &'a Value, key: &str) -> Result<Vec<Container<'a>>, Deni
     items.map(read).collect()
 }
 
-fn volumes(spec: &Value) -> Result<Vec<Volume<'_>>, Denial> {
+fn volumes(spec: Json<'_>) -> Result<Vec<Volume<'_>>, Denial> {
     let items = list(spec, "volumes")?.items.iter().enumerate();
     let read = |(index, value)| {
         let name = text(value, "name")?;

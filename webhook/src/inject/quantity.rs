@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
+use crate::json::{Json, Kind};
 
 /// A quantity that is not negative, with the text it was written as.
 #[derive(Clone, Debug)]
@@ -38,10 +38,10 @@ const DIGITS: usize = 18;
 
 impl Quantity {
     /// Reads a quantity of a pod; `None` where it is absent or none that we can read.
-    pub(crate) fn read(value: Option<&Value>) -> Option<Self> {
-        match value? {
-            Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.to_string().parse().ok(),
+    pub(crate) fn read(value: Option<Json<'_>>) -> Option<Self> {
+        match value?.kind() {
+            Kind::String(text) => text.parse().ok(),
+            Kind::Number(number) => number.to_string().parse().ok(),
             _ => None,
         }
     }

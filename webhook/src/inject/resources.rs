@@ -6,6 +6,7 @@ use tollgate_shared::contract::CONTAINER;
 use super::pod::{Container, Pod, object};
 use super::quantity::Quantity;
 use super::settings::Wishes;
+use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
 
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
@@ -67,9 +68,13 @@ fn refuse_above_pod(pod: &Pod<'_>, ours: &Value) -> Result<(), Denial> {
     let Some(of_pod) = object(pod.spec, "resources")? else {
         return Ok(());
     };
+    let ours = Tree::of(ours)?;
     for kind in ["requests", "limits"] {
         for name in RESOURCES {
-            let (pod, own) = (amount(of_pod, kind, name)?, amount(ours, kind, name)?);
+            let (pod, own) = (
+                amount(of_pod, kind, name)?,
+                amount(ours.root(), kind, name)?,
+            );
             if let (Some(pod), Some(own)) = (pod, own)
                 && own > pod
             {
@@ -85,14 +90,19 @@ fn refuse_above_pod(pod: &Pod<'_>, ours: &Value) -> Result<(), Denial> {
 }
 
 /// One amount of a container's or pod's resources.
-fn amount(resources: &Value, kind: &str, name: &str) -> Result<Option<Quantity>, Denial> {
+fn amount(resources: Json<'_>, kind: &str, name: &str) -> Result<Option<Quantity>, Denial> {
     let amounts = object(resources, kind)?;
     Ok(amounts.and_then(|amounts| Quantity::read(amounts.get(name))))
 }
 
 /// The first amount in `actual` that is lower than `wanted`'s, as `requests.memory`. A request that is not there is its limit;
 /// a limit that is not there limits nothing.
-pub(crate) fn lowered(actual: &Value, wanted: &Value) -> Result<Option<String>, Denial> {
+pub(crate) fn lowered(
+    actual: Option<Json<'_>>,
+    wanted: Option<Json<'_>>,
+) -> Result<Option<String>, Denial> {
+    let amount =
+        |of: Option<Json<'_>>, kind, name| of.map_or(Ok(None), |of| amount(of, kind, name));
     for kind in ["requests", "limits"] {
         for name in RESOURCES {
             let Some(floor) = amount(wanted, kind, name)? else {
@@ -150,11 +160,9 @@ mod tests {
                 Some("limits.memory"),
             ),
         ] {
-            assert_eq!(
-                lowered(&actual, &wanted).unwrap().as_deref(),
-                expected,
-                "{actual}"
-            );
+            let (actual, wanted) = (Tree::of(&actual).unwrap(), Tree::of(&wanted).unwrap());
+            let found = lowered(Some(actual.root()), Some(wanted.root())).unwrap();
+            assert_eq!(found.as_deref(), expected, "{actual:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use tollgate_shared::contract::{Binding, GROUP, INJECTED_ANNOTATION, Settings, a
 use super::config::InjectConfig;
 use super::pod::{Pod, text};
 use super::quantity::Quantity;
+use crate::json::{Json, Object};
 use crate::reason::{Denial, Reason};
 
 /// What one pod asks for.
@@ -58,12 +59,12 @@ pub(crate) fn read(pod: &Pod<'_>, config: &InjectConfig) -> Result<Wishes, Denia
 }
 
 fn refuse_unknown(pod: &Pod<'_>) -> Result<(), Denial> {
-    let annotations = pod.annotations()?.and_then(|value| value.as_object());
-    for key in annotations.into_iter().flat_map(|map| map.keys()) {
+    let annotations = pod.annotations()?.and_then(Json::as_object);
+    for (key, _) in annotations.into_iter().flat_map(Object::iter) {
         let ours = key
             .split_once('/')
             .is_some_and(|(prefix, _)| prefix == GROUP);
-        let known = key == INJECTED_ANNOTATION || annotation::ALL.contains(&key.as_str());
+        let known = key == INJECTED_ANNOTATION || annotation::ALL.contains(&key);
         if ours && !known {
             let wanted = format!("is unknown; known are {}", annotation::ALL.join(", "));
             return Err(bad(key, &wanted));
@@ -141,13 +142,17 @@ mod tests {
     use tollgate_shared::contract::{LocalAuth, LogLevel, MintMode};
 
     use super::*;
+    use crate::json::Tree;
 
     fn read_pod(annotations: &serde_json::Value) -> Result<Wishes, Denial> {
         let pod = json!({
             "metadata": {"annotations": annotations},
             "spec": {"serviceAccountName": "own", "containers": [{"name": "a"}]},
         });
-        read(&Pod::read(&pod)?, &InjectConfig::with_image("i"))
+        read(
+            &Pod::read(Tree::of(&pod)?.root())?,
+            &InjectConfig::with_image("i"),
+        )
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Credentials for the API server that a pod's volumes carry: the API server's own projection, which is taken away, and those
 //! that somebody wrote, which are refused. Recognised by content, never by name.
 
-use serde_json::Value;
 use tollgate_shared::contract::RESERVED_VOLUMES;
 
 use super::config::InjectConfig;
 use super::pod::{Pod, Volume, list, number, object, text};
+use crate::json::List;
 use crate::reason::{Denial, Reason};
 
 /// Life of the token in the volume that the ServiceAccount plugin adds; by this number the API server knows it as well
@@ -17,17 +17,17 @@ const API_SERVER_CONFIG_MAPS: [&str; 2] = ["kube-root-ca.crt", "openshift-servic
 const CLUSTER_SIGNERS: &str = "kubernetes.io/";
 
 /// Sources of a projected volume.
-fn sources<'a>(volume: &Volume<'a>) -> Result<&'a [Value], Denial> {
+fn sources<'a>(volume: &Volume<'a>) -> Result<List<'a>, Denial> {
     match object(volume.value, "projected")? {
         Some(projected) => Ok(list(projected, "sources")?.items),
-        None => Ok(&[]),
+        None => Ok(volume.value.no_items()),
     }
 }
 
 /// Whether a volume is the API server's own token volume: exactly what the ServiceAccount plugin writes, nothing besides.
 pub(crate) fn is_api_server_volume(volume: &Volume<'_>) -> Result<bool, Denial> {
     let mut tokens = 0;
-    for source in sources(volume)? {
+    for source in sources(volume)?.iter() {
         if let Some(token) = object(source, "serviceAccountToken")? {
             let plain = text(token, "path")? == Some("token")
                 && number(token, "expirationSeconds")? == Some(API_SERVER_TOKEN_SECONDS)
@@ -68,7 +68,7 @@ pub(crate) fn refuse_all(pod: &Pod<'_>, config: &InjectConfig) -> Result<(), Den
 }
 
 fn refuse_in(volume: &Volume<'_>, config: &InjectConfig) -> Result<(), Denial> {
-    for source in sources(volume)? {
+    for source in sources(volume)?.iter() {
         if let Some(token) = object(source, "serviceAccountToken")? {
             let audience = text(token, "audience")?.unwrap_or_default();
             refuse_audience(volume.name, audience, config)?;

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 
 use crate::events::{Hint, is_real};
-use crate::inject::{Context, Decision, InjectConfig, PatchOp, inject};
-use crate::json;
+use crate::inject::{Context, Decision, InjectConfig, PatchOp, decide};
+use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
-use crate::validate::{Operation, Verdict, validate};
+use crate::validate::{self, Operation, Verdict};
 
 /// The only version that we speak.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -73,8 +73,9 @@ pub(crate) fn answer(
     body: &[u8],
     config: &InjectConfig,
 ) -> Result<Answer, BadReview> {
-    let review = json::parse(body).map_err(|error| BadReview::Json(error.to_string()))?;
-    let is = |key: &str, value: &str| text(&review, key) == Some(value);
+    let review = Tree::parse(body).map_err(|error| BadReview::Json(error.to_string()))?;
+    let review = review.root();
+    let is = |key: &str, value: &str| text(review, key) == Some(value);
     if !is("apiVersion", API_VERSION) || !is("kind", KIND) {
         return Err(BadReview::Version);
     }
@@ -102,13 +103,13 @@ pub(crate) fn answer(
 struct Request<'a> {
     operation: Operation,
     namespace: &'a str,
-    object: &'a Value,
-    old_object: Option<&'a Value>,
+    object: Json<'a>,
+    old_object: Option<Json<'a>>,
     from_node: bool,
 }
 
 /// Reads a request about a pod; anything else is not what our webhook configurations ask for.
-fn read(request: &Value) -> Result<Request<'_>, Denial> {
+fn read(request: Json<'_>) -> Result<Request<'_>, Denial> {
     let resource = request.get("resource");
     let is = |key: &str, value: &str| resource.and_then(|kind| text(kind, key)) == Some(value);
     if !(is("group", "") && is("version", "v1") && is("resource", "pods")) {
@@ -120,9 +121,10 @@ fn read(request: &Value) -> Result<Request<'_>, Denial> {
         text(request, "operation").unwrap_or_default(),
         text(request, "subResource").unwrap_or_default(),
     );
+    let is_object = |value: &Json<'_>| value.as_object().is_some();
     let namespace = text(request, "namespace").filter(|namespace| !namespace.is_empty());
-    let object = request.get("object").filter(|object| object.is_object());
-    let old_object = request.get("oldObject").filter(|object| object.is_object());
+    let object = request.get("object").filter(is_object);
+    let old_object = request.get("oldObject").filter(is_object);
     match (operation, namespace, object) {
         (Operation::Other, _, _) => Err(Denial::new(
             Reason::BadRequest,
@@ -142,14 +144,12 @@ fn read(request: &Value) -> Result<Request<'_>, Denial> {
     }
 }
 
-fn is_node(request: &Value) -> bool {
-    let groups = request
-        .pointer("/userInfo/groups")
-        .and_then(Value::as_array);
+fn is_node(request: Json<'_>) -> bool {
+    let groups = request.pointer("/userInfo/groups").and_then(Json::as_list);
     groups.is_some_and(|groups| groups.iter().any(|group| group.as_str() == Some(NODES)))
 }
 
-fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+fn text<'a>(object: Json<'a>, key: &str) -> Option<&'a str> {
     object.get(key)?.as_str()
 }
 
@@ -173,7 +173,7 @@ fn mutate(request: &Request<'_>, injection: Injection, config: &InjectConfig) ->
             "this webhook changes new pods only; correct the rules of the webhook configuration",
         ));
     }
-    let decision = inject(request.object, &context(request, injection, config));
+    let decision = decide(request.object, &context(request, injection, config));
     let reason = decision.reason();
     match decision {
         Decision::Skip(_) => Outcome::allowed(reason),
@@ -192,7 +192,7 @@ fn mutate(request: &Request<'_>, injection: Injection, config: &InjectConfig) ->
 }
 
 fn judge(request: &Request<'_>, injection: Injection, config: &InjectConfig) -> Outcome {
-    let verdict = validate(
+    let verdict = validate::judge(
         request.operation,
         request.object,
         request.old_object,
