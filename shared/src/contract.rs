@@ -30,6 +30,9 @@ pub const NAMESPACE_LABEL: &str = "tollgate.dev/injection";
 pub const POD_LABEL: &str = "tollgate.dev/inject";
 /// Written by the webhook: version and settings digest. Informative, never trusted as proof.
 pub const INJECTED_ANNOTATION: &str = "tollgate.dev/injected";
+/// Written by the webhook for its own second stage: after which configuration a replica made the sidecar. Not in [`GROUP`]'s own
+/// prefix: a release that does not know an annotation there denies it.
+pub const VOUCHER_ANNOTATION: &str = "webhook.tollgate.dev/voucher";
 
 /// Pod annotations that a user may set. Each takes one bounded, typed scalar.
 pub mod annotation {

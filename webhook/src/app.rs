@@ -115,8 +115,8 @@ impl Bound {
         let config = self.file.current();
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
         let address = self.listener.address();
-        let served = if let Some(files) = self.certificates {
-            let served = files.served();
+        let (served, vouchers) = if let Some(files) = self.certificates {
+            let served = (files.served(), files.vouchers());
             tasks.spawn(task(files.run(client, metrics, address, blocked)));
             served
         } else {
@@ -125,7 +125,7 @@ impl Bound {
                 started = Certificates::start(client, metrics) => started?,
                 () = interrupted.signaled() => return Ok(()),
             };
-            let served = own.served();
+            let served = (own.served(), own.vouchers());
             tasks.spawn(task(own.run(address, blocked)));
             served
         };
@@ -138,7 +138,7 @@ impl Bound {
         tasks.spawn(task(audience::run(self.client)));
         tasks.spawn(async move { Ok(enable.run().await?) });
 
-        let review = Review::new(config, self.metrics).with_hints(hints);
+        let review = Review::new(config, vouchers, self.metrics).with_hints(hints);
         let make = move |_peer| {
             let review = review.clone();
             service_fn(move |request| review.clone().answer(request))

@@ -24,6 +24,7 @@ use tollgate_shared::tls;
 use self::authority::{Authority, BadAuthority, CannotIssue, Leaf};
 use self::trust::Trust;
 use crate::metrics::Metrics;
+use crate::voucher::Vouchers;
 
 pub use self::files::{FileFault, Files};
 
@@ -89,6 +90,7 @@ pub struct Certificates {
     authority: Authority,
     leaf: Leaf,
     served: watch::Sender<Arc<ServerConfig>>,
+    vouchers: watch::Sender<Arc<Vouchers>>,
 }
 
 impl Certificates {
@@ -113,6 +115,7 @@ impl Certificates {
         let authority = stored(&client, None, now).await?;
         let leaf = authority.leaf(&server_names(), now)?;
         let (served, _) = watch::channel(Arc::new(config(&leaf)?));
+        let (vouchers, _) = watch::channel(Arc::new(authority.vouchers(None)));
         metrics.leaf_ends(leaf.ends);
         Ok(Self {
             client,
@@ -120,6 +123,7 @@ impl Certificates {
             authority,
             leaf,
             served,
+            vouchers,
         })
     }
 
@@ -127,6 +131,12 @@ impl Certificates {
     #[must_use]
     pub fn served(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.served.subscribe()
+    }
+
+    /// By what replicas know each other, now and later.
+    #[must_use]
+    pub fn vouchers(&self) -> watch::Receiver<Arc<Vouchers>> {
+        self.vouchers.subscribe()
     }
 
     /// Runs for ever. Lets go of `ready` once our webhook configurations trust our authority and the listener at `address`
@@ -168,7 +178,10 @@ impl Certificates {
         probe: bool,
         now: OffsetDateTime,
     ) -> Result<Trust, CertificateError> {
-        self.authority = stored(&self.client, Some(&self.authority), now).await?;
+        let authority = stored(&self.client, Some(&self.authority), now).await?;
+        let vouchers = authority.vouchers(Some(&self.authority));
+        self.vouchers.send_replace(Arc::new(vouchers));
+        self.authority = authority;
         let bundle = self.authority.bundle();
         let trust = trust::ensure(&self.client, &bundle).await?;
         // A caBundle that was just written has not reached every API server: a leaf that they trust serves until the next look.

@@ -1,12 +1,10 @@
 //! The webhook's configuration: the only reader of flags, environment and the configuration file. All faults are reported at
 //! once; the file is read again when it changes, and the last good one is kept.
 
-mod handover;
-
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -14,7 +12,6 @@ use tollgate_shared::contract::{ADMIN_PORT, LogLevel, WEBHOOK_PORT};
 use tollgate_shared::knobs::{BadConfig, Knobs};
 use tollgate_shared::telemetry::LogFormat;
 
-use self::handover::Handover;
 use crate::inject::InjectConfig;
 use crate::metrics::Metrics;
 
@@ -96,9 +93,6 @@ impl Config {
 pub struct File {
     path: PathBuf,
     seen: Result<Vec<u8>, String>,
-    /// What it said when it was last good.
-    good: InjectConfig,
-    handover: Handover,
     current: watch::Sender<Arc<InjectConfig>>,
 }
 
@@ -113,12 +107,10 @@ impl File {
             Ok(bytes) => parse(bytes).map_err(|faults| named(&path, faults))?,
             Err(error) => return Err(named(&path, vec![error.clone()])),
         };
-        let (current, _) = watch::channel(Arc::new(config.clone()));
+        let (current, _) = watch::channel(Arc::new(config));
         Ok(Self {
             path,
             seen,
-            handover: Handover::new(&config),
-            good: config,
             current,
         })
     }
@@ -133,24 +125,12 @@ impl File {
     pub async fn run(mut self, metrics: Metrics, look: Duration) {
         loop {
             tokio::time::sleep(look).await;
-            self.look(&metrics, Instant::now());
+            self.look(&metrics);
         }
     }
 
-    /// Takes the file if it has changed and is good, and follows what it said last.
-    fn look(&mut self, metrics: &Metrics, now: Instant) {
-        self.take(metrics, now);
-        let config = self.handover.follow(&self.good, now);
-        self.current.send_if_modified(|current| {
-            let is_other = **current != config;
-            if is_other {
-                *current = Arc::new(config);
-            }
-            is_other
-        });
-    }
-
-    fn take(&mut self, metrics: &Metrics, now: Instant) {
+    /// Takes the file if it has changed and is good.
+    fn look(&mut self, metrics: &Metrics) {
         let seen = read(&self.path);
         if seen == self.seen {
             return;
@@ -163,8 +143,7 @@ impl File {
         metrics.reloaded(parsed.is_ok());
         match parsed {
             Ok(config) => {
-                self.handover.wanted(&config.image, now);
-                self.good = config;
+                self.current.send_replace(Arc::new(config));
                 tracing::info!(file = %self.path.display(), "took the changed configuration");
             }
             Err(faults) => {
@@ -255,12 +234,8 @@ fn alone(key: &str, value: Value) -> Map<String, Value> {
 /// What a type cannot say.
 fn unusable(config: &InjectConfig) -> Vec<String> {
     let mut faults = Vec::new();
-    let images = std::iter::once(&config.image).chain(&config.previous_images);
-    if images
-        .into_iter()
-        .any(|image| image.is_empty() || image.contains(char::is_whitespace))
-    {
-        faults.push("image: an image is empty or has a space in it".to_owned());
+    if config.image.is_empty() || config.image.contains(char::is_whitespace) {
+        faults.push("image: is empty or has a space in it".to_owned());
     }
     for (key, audiences) in [
         ("allowedAudiences", &config.allowed_audiences),

@@ -16,19 +16,23 @@ mod select;
 mod settings;
 mod sidecar;
 mod token;
+mod vouch;
 
 use serde_json::Value;
 use tollgate_shared::contract::Injection;
 
 pub use self::config::InjectConfig;
+pub(crate) use self::config::Shape;
 pub use self::patch::PatchOp;
 
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
+use crate::voucher::Vouching;
 
-pub(crate) use self::plan::{Images, Outcome, plan};
+pub(crate) use self::plan::{Outcome, plan};
 pub(crate) use self::pod::{Container, Pod, is_label, text};
 pub(crate) use self::settings::is_subdomain;
+pub(crate) use self::vouch::believed;
 pub(crate) use self::{hazard::refuse_capabilities, hazard::refuse_uid, resources::lowered};
 
 /// What a decision depends on beside the pod.
@@ -42,6 +46,8 @@ pub struct Context<'a> {
     pub from_node: bool,
     /// The operator's configuration.
     pub config: &'a InjectConfig,
+    /// How replicas of other configurations know ours for what we make, and we theirs; `None` where there is no webhook.
+    pub vouching: Option<Vouching<'a>>,
 }
 
 /// What becomes of a new pod.
@@ -84,7 +90,7 @@ pub fn inject(pod: &Value, context: &Context<'_>) -> Decision {
 
 /// As [`inject`], for a pod that was read as reviews are.
 pub(crate) fn decide(pod: Json<'_>, context: &Context<'_>) -> Decision {
-    match plan(pod, context, Images::Current) {
+    match plan(pod, context) {
         Err(denial) => Decision::Deny(denial),
         Ok(Outcome::Leave(reason)) => Decision::Skip(reason),
         Ok(Outcome::Change { changes, warnings }) => Decision::Patch {

@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod reason;
 pub mod review;
 pub mod validate;
+pub mod voucher;
 mod workload;

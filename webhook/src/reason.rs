@@ -36,6 +36,8 @@ reasons! {
     AlreadyInjected = "already-injected",
     /// The final pod is as it must be.
     Valid = "valid",
+    /// The final pod is as a replica of another release or configuration has made it, a moment ago.
+    Vouched = "vouched",
 
     /// The namespace does not carry our label.
     NotManaged = "not-managed",

@@ -13,13 +13,15 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Incoming};
+use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tollgate_shared::contract::Injection;
 
-use self::judge::{Answer, Stage};
+use self::judge::{Answer, Stage, Terms};
 use crate::events::Hints;
 use crate::inject::InjectConfig;
 use crate::metrics::{Admission, Metrics};
+use crate::voucher::{Vouchers, Vouching};
 
 /// The largest body. The API server takes objects of 3 MiB, and a review may hold two of them.
 pub const BODY_LIMIT: usize = 8 * 1024 * 1024;
@@ -34,6 +36,7 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Review {
     config: watch::Receiver<Arc<InjectConfig>>,
+    vouchers: watch::Receiver<Arc<Vouchers>>,
     metrics: Metrics,
     room: Arc<Semaphore>,
     hints: Option<Hints>,
@@ -43,11 +46,16 @@ pub struct Review {
 type Refused = (StatusCode, String);
 
 impl Review {
-    /// Judges by the newest configuration of `config`.
+    /// Judges by the newest configuration of `config`, and vouches with the newest keys of `vouchers`.
     #[must_use]
-    pub fn new(config: watch::Receiver<Arc<InjectConfig>>, metrics: Metrics) -> Self {
+    pub fn new(
+        config: watch::Receiver<Arc<InjectConfig>>,
+        vouchers: watch::Receiver<Arc<Vouchers>>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             config,
+            vouchers,
             metrics,
             room: Arc::new(Semaphore::new(BODIES_KIB)),
             hints: None,
@@ -137,7 +145,15 @@ impl Review {
         admission: &mut Admission,
     ) -> Response<Full<Bytes>> {
         let config = Arc::clone(&self.config.borrow());
-        let judge = || judge::answer(stage, injection, body, &config);
+        let keys = Arc::clone(&self.vouchers.borrow());
+        let terms = Terms {
+            config: &config,
+            vouching: Some(Vouching {
+                keys: &keys,
+                now: OffsetDateTime::now_utc().unix_timestamp(),
+            }),
+        };
+        let judge = || judge::answer(stage, injection, body, terms);
         // A panic is a fault of ours. It must cost one review, which then fails closed, not the process.
         match std::panic::catch_unwind(AssertUnwindSafe(judge)) {
             Ok(Ok(mut answer)) => {
@@ -169,7 +185,11 @@ impl Review {
 /// What the 4xx would say.
 pub fn reply(path: &str, body: &[u8], config: &InjectConfig) -> Result<serde_json::Value, String> {
     let (stage, injection) = route(&Method::POST, path).map_err(|(_, text)| text)?;
-    let answer = judge::answer(stage, injection, body, config);
+    let terms = Terms {
+        config,
+        vouching: None,
+    };
+    let answer = judge::answer(stage, injection, body, terms);
     answer
         .map(|answer| answer.review)
         .map_err(|bad| bad.to_string())

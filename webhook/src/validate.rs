@@ -7,7 +7,8 @@ use serde_json::Value;
 use tollgate_shared::contract::{CONTAINER, Injection, RESERVED_VOLUMES};
 
 use crate::inject::{
-    Container, Context, Images, Outcome, Pod, lowered, plan, refuse_capabilities, refuse_uid, text,
+    Container, Context, Outcome, Pod, believed, lowered, plan, refuse_capabilities, refuse_uid,
+    text,
 };
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
@@ -92,8 +93,25 @@ pub(crate) fn judge(
     judged.map_or_else(Verdict::Deny, Verdict::Allow)
 }
 
+/// A pod that is not what we would make may be what another replica makes.
 fn created(pod: Json<'_>, context: &Context<'_>) -> Result<Reason, Denial> {
-    match plan(pod, context, Images::AlsoPrevious)? {
+    let ours = Context {
+        vouching: None,
+        ..*context
+    };
+    as_made(pod, &ours).or_else(|denial| {
+        let config = believed(pod, context);
+        let theirs = config.as_ref().map(|config| Context { config, ..ours });
+        match theirs.map(|theirs| as_made(pod, &theirs)) {
+            Some(Ok(Reason::Valid)) => Ok(Reason::Vouched),
+            _ => Err(denial),
+        }
+    })
+}
+
+/// Judges by one configuration.
+fn as_made(pod: Json<'_>, context: &Context<'_>) -> Result<Reason, Denial> {
+    match plan(pod, context)? {
         Outcome::Leave(reason) => Ok(reason),
         Outcome::Change { changes, .. } => match changes.into_denial() {
             None => Ok(Reason::Valid),

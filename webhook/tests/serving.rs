@@ -26,6 +26,7 @@ use tollgate_shared::{drain, tls};
 use tollgate_webhook::inject::InjectConfig;
 use tollgate_webhook::metrics::Metrics;
 use tollgate_webhook::review::{BODY_LIMIT, Review};
+use tollgate_webhook::voucher::Vouchers;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,7 +75,8 @@ async fn rig(server: Arc<ServerConfig>, linger: Duration) -> Rig {
     let listener = listener.with_tls(receiver);
     let address = listener.address();
     let (drain, signal) = drain::channel();
-    let review = Review::new(current, metrics);
+    let (_, vouchers) = watch::channel(Arc::new(Vouchers::new([])));
+    let review = Review::new(current, vouchers, metrics);
     let make = move |_peer| {
         let review = review.clone();
         service_fn(move |request| review.clone().answer(request))

@@ -120,22 +120,19 @@ where
     Ok(())
 }
 
-/// The deployed configuration with another image, and the deployed one as that of the release before, if asked for.
+/// The deployed configuration with another image and these defaults.
 async fn next_release(
     namespace: &TestNamespace,
     folder: &Path,
-    knows_previous: bool,
+    defaults: Value,
 ) -> anyhow::Result<String> {
     let maps: Api<ConfigMap> = Api::namespaced(namespace.client(), SYSTEM_NAMESPACE);
     let data = maps.get(WEBHOOK_NAME).await?.data.unwrap_or_default();
     let text = data.get("config.yaml").context("no configuration")?;
     let mut config: Value = serde_saphyr::from_str(text)?;
-    let image = config["image"].take();
     config["image"] = "tollgate-sidecar:next".into();
-    if knows_previous {
-        config["previousImages"] = json!([image]);
-    }
-    let file = folder.join(format!("{knows_previous}.yaml"));
+    config["defaults"] = defaults;
+    let file = folder.join("config.yaml");
     std::fs::write(&file, config.to_string())?;
     Ok(file.to_string_lossy().into_owned())
 }
@@ -209,8 +206,11 @@ async fn each_planted_weakness_is_named() -> anyhow::Result<()> {
         assert_eq!(ours, wanted.map(pair).into());
 
         let folder = tempfile::tempdir()?;
-        for (knows_previous, code) in [(true, "sidecar-outdated"), (false, "sidecar-drift")] {
-            let config = next_release(namespace, folder.path(), knows_previous).await?;
+        for (defaults, code) in [
+            (json!({}), "sidecar-outdated"),
+            (json!({"port": 7443}), "sidecar-drift"),
+        ] {
+            let config = next_release(namespace, folder.path(), defaults).await?;
             let (found, _) = check(
                 namespace,
                 kubeconfig,

@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
 use self::ca::{Ca, Certificate, Previous};
+use crate::voucher::Vouchers;
 
 /// How long a leaf is valid.
 const LEAF_LIFE: Duration = Duration::days(7);
@@ -180,6 +181,21 @@ impl Authority {
         self.trusted()
             .map(|certificate| certificate.pem.as_str())
             .collect()
+    }
+
+    /// The keys of vouchers. Other replicas may take a new authority up to a period earlier or later, so what comes next is believed,
+    /// and what was held until now is believed until the next look.
+    pub(crate) fn vouchers(&self, held: Option<&Self>) -> Vouchers {
+        let all = [Some(self), held].into_iter().flatten();
+        let all = all.flat_map(|authority| [Some(&authority.current), authority.next.as_ref()]);
+        let mut secrets: Vec<&[u8]> = Vec::new();
+        for ca in all.flatten() {
+            let secret = ca.key.serialized_der();
+            if !secrets.contains(&secret) {
+                secrets.push(secret);
+            }
+        }
+        Vouchers::new(secrets)
     }
 
     /// A new leaf for these DNS names.

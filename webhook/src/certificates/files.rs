@@ -19,6 +19,7 @@ use tollgate_shared::tls;
 
 use super::{CertificateError, IMPATIENT, server_names, trust};
 use crate::metrics::Metrics;
+use crate::voucher::Vouchers;
 
 const CHAIN: &str = "tls.crt";
 const KEY: &str = "tls.key";
@@ -34,6 +35,14 @@ pub struct Files {
     is_taken: bool,
     ends: OffsetDateTime,
     served: watch::Sender<Arc<ServerConfig>>,
+    vouchers: watch::Sender<Arc<Vouchers>>,
+}
+
+/// A good pair: what to serve until when, and what all replicas know.
+struct Loaded {
+    config: ServerConfig,
+    ends: OffsetDateTime,
+    vouchers: Vouchers,
 }
 
 /// The content of both files, or why one could not be read.
@@ -54,14 +63,16 @@ impl Files {
     /// What is wrong with which file.
     pub fn open(folder: PathBuf) -> Result<Self, CertificateError> {
         let seen = read(&folder);
-        let (config, ends) = load(&folder, seen.clone()?, OffsetDateTime::now_utc())?;
-        let (served, _) = watch::channel(Arc::new(config));
+        let loaded = load(&folder, seen.clone()?, OffsetDateTime::now_utc())?;
+        let (served, _) = watch::channel(Arc::new(loaded.config));
+        let (vouchers, _) = watch::channel(Arc::new(loaded.vouchers));
         Ok(Self {
             folder,
             seen,
             is_taken: true,
-            ends,
+            ends: loaded.ends,
             served,
+            vouchers,
         })
     }
 
@@ -69,6 +80,12 @@ impl Files {
     #[must_use]
     pub fn served(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.served.subscribe()
+    }
+
+    /// By what replicas know each other, now and later: they mount the same key.
+    #[must_use]
+    pub fn vouchers(&self) -> watch::Receiver<Arc<Vouchers>> {
+        self.vouchers.subscribe()
     }
 
     /// Looks at the files for ever. Lets go of `ready` once every `caBundle` of our webhook configurations trusts what the
@@ -106,11 +123,12 @@ impl Files {
 
     fn take(&mut self, seen: Seen, now: OffsetDateTime, metrics: &Metrics) -> bool {
         match seen.and_then(|pair| load(&self.folder, pair, now)) {
-            Ok((config, ends)) => {
-                self.served.send_replace(Arc::new(config));
-                self.ends = ends;
-                metrics.leaf_ends(ends);
-                tracing::info!(%ends, "serving a new certificate");
+            Ok(loaded) => {
+                self.served.send_replace(Arc::new(loaded.config));
+                self.vouchers.send_replace(Arc::new(loaded.vouchers));
+                self.ends = loaded.ends;
+                metrics.leaf_ends(loaded.ends);
+                tracing::info!(ends = %loaded.ends, "serving a new certificate");
                 true
             }
             Err(fault) => {
@@ -153,12 +171,12 @@ fn read(folder: &Path) -> Seen {
     Ok([read(CHAIN)?, read(KEY)?])
 }
 
-/// Checks the pair; gives what to serve, and when it ends.
+/// Checks the pair.
 fn load(
     folder: &Path,
     [chain, key]: [Vec<u8>; 2],
     now: OffsetDateTime,
-) -> Result<(ServerConfig, OffsetDateTime), FileFault> {
+) -> Result<Loaded, FileFault> {
     let fault = |name: &str, problem: String| FileFault {
         path: folder.join(name),
         problem,
@@ -185,9 +203,14 @@ fn load(
         return Err(of_chain("is not valid yet".to_owned()));
     }
     let key = tls::private_key(&key, "key").map_err(|error| fault(KEY, error.to_string()))?;
+    let vouchers = Vouchers::new([key.secret_der()]);
     let config = tls::server_config(chain, key, &[tls::HTTP_1_1])
         .map_err(|error| fault(KEY, error.to_string()))?;
-    Ok((config, ends))
+    Ok(Loaded {
+        config,
+        ends,
+        vouchers,
+    })
 }
 
 #[cfg(test)]

@@ -54,6 +54,12 @@ impl Replica {
         page.contains("\ncertificates_good 1\n")
     }
 
+    /// Whether it accepts what the other one vouches for.
+    fn believes(&self, other: &Self) -> bool {
+        let vouchers = |replica: &Self| replica.certificates.vouchers().borrow().clone();
+        vouchers(self).believe(&vouchers(other))
+    }
+
     /// Whether an API server that trusts `bundle` (as the configurations have it) takes what this replica serves.
     async fn is_trusted_by(&self, bundle: &str) -> bool {
         let bundle = String::from_utf8(STANDARD.decode(bundle).unwrap()).unwrap();
@@ -101,6 +107,7 @@ async fn replicas_that_start_together_agree_on_one_authority() {
     }
     for replica in &replicas {
         assert!(replica.is_trusted_by(&server.bundle()).await);
+        assert!(replicas.iter().all(|other| replica.believes(other)));
     }
     assert_eq!(
         server.secret().as_object().unwrap().len(),
@@ -157,6 +164,7 @@ async fn an_authority_out_of_turn_takes_over_without_a_gap() {
         }
     }
     assert_ne!(server.bundle(), before);
+    assert!(replicas[0].believes(&replicas[1]) && replicas[1].believes(&replicas[0]));
     for replica in &replicas {
         assert!(
             !replica.is_trusted_by(&before).await,

@@ -149,6 +149,7 @@ impl Explained {
                 namespace,
                 from_node: false,
                 config,
+                vouching: None,
             };
             explained.decide(pod, &context);
         }

@@ -1,10 +1,8 @@
 //! Pods that run without the sidecar, or with another one than a new pod would get, and Secrets that hold tokens. A pod is judged by
 //! its content, with the function that judges new pods.
 
-use std::borrow::Cow;
-
 use serde_json::{Value, json};
-use tollgate_shared::contract::{Injection, POD_LABEL};
+use tollgate_shared::contract::{CONTAINER, Injection, POD_LABEL};
 
 use super::finding::Finding;
 use super::snapshot::{Kind, Snapshot, name};
@@ -29,6 +27,7 @@ pub(crate) fn check(snapshot: &Snapshot, injection: Injection, findings: &mut Ve
                 namespace: snapshot.name(),
                 from_node: is_mirror(pod),
                 config,
+                vouching: None,
             },
         };
         let finding = judged.finding();
@@ -66,10 +65,12 @@ impl Judged<'_> {
     fn finding(&self) -> Option<Finding> {
         let object = format!("pod/{}", name(self.pod));
         match self.verdict(self.pod, &self.context) {
-            Verdict::Deny(denial) => Some(denied(object, &denial)),
-            Verdict::Allow(Reason::Valid) => self.is_outdated().then(|| {
-                let text = "its sidecar is of another release than the one in use; restart the workload";
-                Finding::warn("sidecar-outdated", object, text)
+            Verdict::Deny(denial) => Some(match self.other_image() {
+                Some(image) => {
+                    let text = format!("its sidecar's image is {image}, a new pod gets {}; restart the workload, and if no release had that image, find out who made the pod", self.context.config.image);
+                    Finding::error("sidecar-outdated", object, text)
+                }
+                None => denied(object, &denial),
             }),
             Verdict::Allow(Reason::NotSelected | Reason::OptedOut) => self.token().map(|why| {
                 let text = format!("runs without a sidecar and is not token-free ({why}); label it {POD_LABEL}=\"true\" and restart it, or set automountServiceAccountToken: false");
@@ -79,15 +80,22 @@ impl Judged<'_> {
         }
     }
 
-    /// Whether a new pod would get another image.
-    fn is_outdated(&self) -> bool {
-        let mut config = Cow::Borrowed(self.context.config);
-        config.to_mut().previous_images.clear();
+    /// The sidecar's image, if that is all in which the pod differs from a new one.
+    fn other_image(&self) -> Option<String> {
+        let containers = self.pod.pointer("/spec/initContainers")?.as_array()?;
+        let is_ours =
+            |container: &&Value| container.get("name").and_then(Value::as_str) == Some(CONTAINER);
+        let image = containers.iter().find(is_ours)?.get("image")?.as_str()?;
+        let config = InjectConfig {
+            image: image.to_owned(),
+            ..self.context.config.clone()
+        };
         let context = Context {
             config: &config,
             ..self.context
         };
-        matches!(self.verdict(self.pod, &context), Verdict::Deny(_))
+        let verdict = self.verdict(self.pod, &context);
+        matches!(verdict, Verdict::Allow(Reason::Valid)).then_some(config.image)
     }
 
     /// What keeps the pod from being token-free: what an enforced namespace would say if it opted out there.

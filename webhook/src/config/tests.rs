@@ -164,13 +164,13 @@ fn a_broken_reload_keeps_the_last_good() {
     for (content, part) in BROKEN {
         let last = Arc::clone(&current.borrow());
         mount.swap(content);
-        file.look(&metrics, Instant::now());
+        file.look(&metrics);
         assert!(
             Arc::ptr_eq(&last, &current.borrow()) && !is_good(),
             "{part}"
         );
         mount.swap(GOOD.as_bytes());
-        file.look(&metrics, Instant::now());
+        file.look(&metrics);
         assert!(is_good(), "{part}");
     }
     for (spoil, part) in UNREADABLE {
@@ -179,7 +179,7 @@ fn a_broken_reload_keeps_the_last_good() {
         let current = file.current();
         let last = Arc::clone(&current.borrow());
         spoil(&mount);
-        file.look(&metrics, Instant::now());
+        file.look(&metrics);
         assert!(
             Arc::ptr_eq(&last, &current.borrow()) && !is_good(),
             "{part}"
@@ -200,53 +200,28 @@ fn a_reload_takes_the_good_and_keeps_the_last_good() {
     let mut file = File::open(mount.file()).unwrap();
     let current = file.current();
 
-    file.look(&metrics, Instant::now());
+    file.look(&metrics);
     assert!(page().contains("\nconfig_good 1\n") && !page().contains("config_reloads_total{"));
 
     mount.swap(b"image: i\nallowedAudiences: [j]\n");
-    file.look(&metrics, Instant::now());
+    file.look(&metrics);
     assert_eq!(current.borrow().allowed_audiences, ["j"]);
 
     mount.swap(b"image: i\nallowedAudiences: [k]\nnope: 1\n");
-    file.look(&metrics, Instant::now());
-    file.look(&metrics, Instant::now());
+    file.look(&metrics);
+    file.look(&metrics);
     assert_eq!(current.borrow().allowed_audiences, ["j"]);
     assert!(page().contains("\nconfig_good 0\n"));
     assert!(page().contains("config_reloads_total{outcome=\"refused\"} 1"));
 
     std::fs::remove_file(mount.file()).unwrap();
-    file.look(&metrics, Instant::now());
+    file.look(&metrics);
     assert_eq!(current.borrow().allowed_audiences, ["j"]);
 
     symlink("..data/config.yaml", mount.file()).unwrap();
     mount.swap(b"image: i\nallowedAudiences: [l]\n");
-    file.look(&metrics, Instant::now());
+    file.look(&metrics);
     assert_eq!(current.borrow().allowed_audiences, ["l"]);
     assert!(page().contains("\nconfig_good 1\n"));
     assert!(page().contains("config_reloads_total{outcome=\"taken\"} 2"));
-}
-
-#[test]
-fn a_new_image_is_accepted_at_once_and_injected_once_every_replica_accepts_it() {
-    let metrics = Metrics::register(&mut Registry::default());
-    let mut mount = Mount::new(b"image: old\n");
-    let mut file = File::open(mount.file()).unwrap();
-    let mut current = file.current();
-    mount.swap(b"image: new\nallowedAudiences: [j]\n");
-    let start = Instant::now();
-    for (seconds, image, accepted) in [(0, "old", "new"), (119, "old", "new"), (120, "new", "old")]
-    {
-        file.look(&metrics, start + Duration::from_secs(seconds));
-        let config = current.borrow_and_update();
-        assert_eq!(config.image, image, "{seconds}");
-        assert_eq!(config.previous_images, [accepted], "{seconds}");
-        assert_eq!(config.allowed_audiences, ["j"], "the rest counts at once");
-    }
-    file.look(&metrics, start + Duration::from_secs(240));
-    assert!(current.borrow_and_update().previous_images.is_empty());
-    file.look(&metrics, start + Duration::from_secs(241));
-    assert!(
-        !current.has_changed().unwrap(),
-        "nobody is woken for nothing"
-    );
 }

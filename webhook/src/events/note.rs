@@ -39,6 +39,7 @@ impl Note {
             namespace,
             from_node: false,
             config,
+            vouching: None,
         };
         let decision = inject(&workload::pod(workload)?, &context);
         let reason = decision.reason();

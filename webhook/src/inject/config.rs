@@ -1,10 +1,8 @@
 //! What an operator may say about injection. Deserialised from a file; unknown keys are refused.
 
-use std::fmt;
 use std::num::NonZeroU32;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Serialize, Serializer, ser};
 use tollgate_shared::contract::{
     ADMIN_PORT, Binding, LocalAuth, LogLevel, MintMode, PROXY_PORT, Settings, TokenTtl,
 };
@@ -15,10 +13,6 @@ use tollgate_shared::contract::{
 pub struct InjectConfig {
     /// Image of the sidecar, by digest where it can be.
     pub image: String,
-    /// Images of other releases that the validating stage accepts while releases are mixed: a pod that one replica mutated
-    /// may be judged by a replica of the next release.
-    #[serde(default)]
-    pub previous_images: Vec<String>,
     /// The sidecar's `imagePullPolicy`.
     #[serde(default)]
     pub image_pull_policy: PullPolicy,
@@ -42,12 +36,60 @@ impl InjectConfig {
     pub fn with_image(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
-            previous_images: Vec::new(),
             image_pull_policy: PullPolicy::default(),
             allowed_audiences: Vec::new(),
             api_audiences: Vec::new(),
             assign_uid: true,
             defaults: Defaults::default(),
+        }
+    }
+}
+
+/// That part of a configuration after which a sidecar is made, and by which it is judged. The rest says what agents may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Shape {
+    image: String,
+    assign_uid: bool,
+    #[serde(
+        default,
+        serialize_with = "changed",
+        skip_serializing_if = "Defaults::are_plain"
+    )]
+    defaults: Defaults,
+}
+
+/// Only what differs: a release that does not know a setting yet can read a shape that does not use it.
+fn changed<S: Serializer>(defaults: &Defaults, to: S) -> Result<S::Ok, S::Error> {
+    let value = |defaults| serde_json::to_value(defaults).map_err(ser::Error::custom);
+    let (mut all, plain) = (value(defaults)?, value(&Defaults::default())?);
+    if let Some(settings) = all.as_object_mut() {
+        settings.retain(|key, setting| plain.get(key) != Some(setting));
+    }
+    all.serialize(to)
+}
+
+impl InjectConfig {
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            image: self.image.clone(),
+            assign_uid: self.assign_uid,
+            defaults: self.defaults.clone(),
+        }
+    }
+
+    /// This configuration, but with sidecars made after `shape`.
+    pub(crate) fn with_shape(&self, shape: Shape) -> Self {
+        let Shape {
+            image,
+            assign_uid,
+            defaults,
+        } = shape;
+        Self {
+            image,
+            assign_uid,
+            defaults,
+            ..self.clone()
         }
     }
 }
@@ -77,7 +119,7 @@ impl PullPolicy {
 }
 
 /// Settings of a sidecar before its pod's annotations are read.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Defaults {
     /// Port of the API proxy on loopback.
@@ -85,23 +127,23 @@ pub struct Defaults {
     /// Port of the admin server.
     pub admin_port: u16,
     /// Life of a minted token, a Go duration.
-    #[serde(deserialize_with = "word")]
+    #[serde(with = "word")]
     pub token_ttl: TokenTtl,
     /// When tokens are minted.
-    #[serde(deserialize_with = "word")]
+    #[serde(with = "word")]
     pub mint: MintMode,
     /// What minted tokens are bound to. `node` goes with the token guard's node variant.
-    #[serde(deserialize_with = "word")]
+    #[serde(with = "word")]
     pub binding: Binding,
     /// Audiences of minted tokens; empty means the API server's own.
     pub audiences: Vec<String>,
     /// Whether agents must show their local token.
-    #[serde(deserialize_with = "word")]
+    #[serde(with = "word")]
     pub local_auth: LocalAuth,
     /// Calls that a pod may make in a second; any number where there is none.
     pub max_calls_per_second: Option<NonZeroU32>,
     /// How much is logged.
-    #[serde(deserialize_with = "word")]
+    #[serde(with = "word")]
     pub log_level: LogLevel,
 }
 
@@ -122,6 +164,10 @@ impl Default for Defaults {
 }
 
 impl Defaults {
+    fn are_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The settings of a pod without annotations.
     #[must_use]
     pub fn settings(&self) -> Settings {
@@ -146,10 +192,23 @@ const fn yes() -> bool {
 }
 
 /// A value that is written as text.
-fn word<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<T, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse()
-        .map_err(|error| de::Error::custom(format!("{text:?} {error}")))
+mod word {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse()
+            .map_err(|error| de::Error::custom(format!("{text:?} {error}")))
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! What a pod lacks to be as we want it. Mutation applies the plan; validation wants it to hold nothing that matters.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_shared::contract::{
-    CONTAINER, INJECTED_ANNOTATION, Injection, RESERVED_VOLUMES, Settings,
+    CONTAINER, INJECTED_ANNOTATION, Injection, RESERVED_VOLUMES, Settings, VOUCHER_ANNOTATION,
 };
 
 use super::agent::Agent;
@@ -11,19 +11,9 @@ use super::config::InjectConfig;
 use super::patch::{Changes, PatchOp, add, append, escape, prepend};
 use super::pod::{Container, Pod, flag, list, text};
 use super::select::{Selection, select};
-use super::{Context, drift, hazard, reserved, resources, settings, sidecar, token};
+use super::{Context, drift, hazard, reserved, resources, settings, sidecar, token, vouch};
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
-
-/// Which images a sidecar may have without being replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Images {
-    /// This release's alone.
-    Current,
-    /// Those of other releases too, as configured. In all else such a sidecar must be as we would make it: the release that changes
-    /// its shape has to build the old one for old images.
-    AlsoPrevious,
-}
 
 /// What a pod needs.
 #[derive(Debug)]
@@ -38,11 +28,7 @@ pub(crate) enum Outcome {
 }
 
 /// Plans for one pod, or refuses it.
-pub(crate) fn plan(
-    pod: Json<'_>,
-    context: &Context<'_>,
-    images: Images,
-) -> Result<Outcome, Denial> {
+pub(crate) fn plan(pod: Json<'_>, context: &Context<'_>) -> Result<Outcome, Denial> {
     let pod = Pod::read(pod)?;
     match select(&pod, context)? {
         Selection::Ignore(reason) => Ok(Outcome::Leave(reason)),
@@ -55,7 +41,7 @@ pub(crate) fn plan(
             token_free(&pod, context.config)?;
             Ok(Outcome::Leave(Reason::OptedOut))
         }
-        Selection::Inject => Plan::new(&pod, context, images)?.run(),
+        Selection::Inject => Plan::new(&pod, context)?.run(),
     }
 }
 
@@ -76,8 +62,6 @@ fn token_free(pod: &Pod<'_>, config: &InjectConfig) -> Result<(), Denial> {
 #[derive(Debug)]
 struct Plan<'a> {
     pod: &'a Pod<'a>,
-    config: &'a InjectConfig,
-    images: Images,
     settings: Settings,
     /// The sidecar as it should be.
     sidecar: Value,
@@ -85,10 +69,12 @@ struct Plan<'a> {
     present: Option<(usize, &'a Container<'a>)>,
     /// Names of the API server's token volumes.
     stripped: Vec<&'a str>,
+    /// The voucher that is missing.
+    voucher: Option<String>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(pod: &'a Pod<'a>, context: &Context<'a>, images: Images) -> Result<Self, Denial> {
+    fn new(pod: &'a Pod<'a>, context: &Context<'a>) -> Result<Self, Denial> {
         let config = context.config;
         let present = reserved::sidecar(pod)?;
         if !pod.ephemeral.is_empty() {
@@ -112,9 +98,8 @@ impl<'a> Plan<'a> {
         }
         Ok(Self {
             sidecar: sidecar::container(config, &settings, resources),
+            voucher: vouch::due(pod, context)?,
             pod,
-            config,
-            images,
             settings,
             present,
             stripped,
@@ -140,7 +125,7 @@ impl<'a> Plan<'a> {
         }
         // Last of the containers: it moves the indexes of the others.
         self.sidecar(&mut changes)?;
-        self.annotation(&mut changes)?;
+        self.annotations(&mut changes)?;
         Ok(Outcome::Change { changes, warnings })
     }
 
@@ -204,7 +189,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         };
         let wanted = Tree::of(&self.sidecar)?;
-        let drift = drift::container(container, wanted.root(), &self.images())?;
+        let drift = drift::container(container, wanted.root())?;
         let wanted = wanted.root().get("resources");
         let actual = container.value.get("resources");
         let replace = PatchOp::Replace {
@@ -228,16 +213,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn images(&self) -> Vec<&str> {
-        let mut images = vec![self.config.image.as_str()];
-        if self.images == Images::AlsoPrevious {
-            images.extend(self.config.previous_images.iter().map(String::as_str));
-        }
-        images
-    }
-
-    /// Tells people what was injected; proves nothing.
-    fn annotation(&self, changes: &mut Changes) -> Result<(), Denial> {
+    /// What was injected, for people, which proves nothing; and our voucher.
+    fn annotations(&self, changes: &mut Changes) -> Result<(), Denial> {
         let digest = Sha256::digest(format!("{:?}", self.settings.to_knobs()));
         let digest: String = digest
             .iter()
@@ -245,14 +222,23 @@ impl<'a> Plan<'a> {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let value = format!("{}-{digest}", env!("CARGO_PKG_VERSION"));
-        match self.pod.annotations()? {
-            None => changes.may(add(
-                "/metadata/annotations",
-                json!({ (INJECTED_ANNOTATION): value }),
-            )),
-            Some(map) if text(map, INJECTED_ANNOTATION)? == Some(&value) => {}
-            Some(_) => {
-                let path = format!("/metadata/annotations/{}", escape(INJECTED_ANNOTATION));
+        let mut wanted = vec![(INJECTED_ANNOTATION, value)];
+        wanted.extend(
+            self.voucher
+                .clone()
+                .map(|voucher| (VOUCHER_ANNOTATION, voucher)),
+        );
+        let Some(present) = self.pod.annotations()? else {
+            let all: Map<String, Value> = wanted
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .collect();
+            changes.may(add("/metadata/annotations", all));
+            return Ok(());
+        };
+        for (key, value) in wanted {
+            if text(present, key)? != Some(&value) {
+                let path = format!("/metadata/annotations/{}", escape(key));
                 changes.may(add(path, value));
             }
         }

@@ -41,6 +41,7 @@ fn a_plain_pod_is_injected_once_and_then_valid() {
         namespace: "n",
         from_node: false,
         config: &config,
+        vouching: None,
     };
     let pod = pod();
     let first = inject(&pod, &context);

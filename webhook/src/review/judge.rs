@@ -11,6 +11,7 @@ use crate::inject::{Context, Decision, InjectConfig, PatchOp, decide};
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
 use crate::validate::{self, Operation, Verdict};
+use crate::voucher::Vouching;
 
 /// The only version that we speak.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -66,12 +67,21 @@ pub(crate) enum BadReview {
     NoRequest,
 }
 
+/// By what a review is answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    /// The operator's configuration.
+    pub(crate) config: &'a InjectConfig,
+    /// See [`Context::vouching`].
+    pub(crate) vouching: Option<Vouching<'a>>,
+}
+
 /// Answers the review in `body`.
 pub(crate) fn answer(
     stage: Stage,
     injection: Injection,
     body: &[u8],
-    config: &InjectConfig,
+    terms: Terms<'_>,
 ) -> Result<Answer, BadReview> {
     let review = Tree::parse(body).map_err(|error| BadReview::Json(error.to_string()))?;
     let review = review.root();
@@ -84,8 +94,8 @@ pub(crate) fn answer(
         .filter(|uid| !uid.is_empty())
         .ok_or(BadReview::NoRequest)?;
     let decided = read(request).map(|request| match stage {
-        Stage::Mutate => mutate(&request, injection, config),
-        Stage::Validate => judge(&request, injection, config),
+        Stage::Mutate => mutate(&request, &context(&request, injection, terms)),
+        Stage::Validate => judge(&request, &context(&request, injection, terms)),
     });
     let decided = decided.unwrap_or_else(Outcome::denied);
     let hint = match decided.is_worth_telling() {
@@ -153,27 +163,24 @@ fn text<'a>(object: Json<'a>, key: &str) -> Option<&'a str> {
     object.get(key)?.as_str()
 }
 
-fn context<'a>(
-    request: &Request<'a>,
-    injection: Injection,
-    config: &'a InjectConfig,
-) -> Context<'a> {
+fn context<'a>(request: &Request<'a>, injection: Injection, terms: Terms<'a>) -> Context<'a> {
     Context {
         injection: Some(injection),
         namespace: request.namespace,
         from_node: request.from_node,
-        config,
+        config: terms.config,
+        vouching: terms.vouching,
     }
 }
 
-fn mutate(request: &Request<'_>, injection: Injection, config: &InjectConfig) -> Outcome {
+fn mutate(request: &Request<'_>, context: &Context<'_>) -> Outcome {
     if request.operation != Operation::Create {
         return Outcome::denied(Denial::new(
             Reason::BadRequest,
             "this webhook changes new pods only; correct the rules of the webhook configuration",
         ));
     }
-    let decision = decide(request.object, &context(request, injection, config));
+    let decision = decide(request.object, context);
     let reason = decision.reason();
     match decision {
         Decision::Skip(_) => Outcome::allowed(reason),
@@ -191,12 +198,12 @@ fn mutate(request: &Request<'_>, injection: Injection, config: &InjectConfig) ->
     }
 }
 
-fn judge(request: &Request<'_>, injection: Injection, config: &InjectConfig) -> Outcome {
+fn judge(request: &Request<'_>, context: &Context<'_>) -> Outcome {
     let verdict = validate::judge(
         request.operation,
         request.object,
         request.old_object,
-        &context(request, injection, config),
+        context,
     );
     match verdict {
         Verdict::Allow(reason) => Outcome::allowed(reason),

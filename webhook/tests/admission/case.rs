@@ -118,6 +118,7 @@ impl Case {
             namespace: &self.expect.request_namespace,
             from_node: self.expect.from_node,
             config: &self.config,
+            vouching: None,
         }
     }
 

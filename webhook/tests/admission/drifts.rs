@@ -105,7 +105,7 @@ replace /spec/initContainers/0/resources/limits/memory "64Mi"
 "#;
 
 /// `pod` after each line of `table`, with the line. Paths are below `root`.
-fn changed<'a>(pod: &'a Value, table: &'a str, root: &str) -> Vec<(&'a str, Value)> {
+fn changed<'a>(pod: &Value, table: &'a str, root: &str) -> Vec<(&'a str, Value)> {
     let change = |line: &'a str| {
         let mut words = line.splitn(3, ' ');
         let (op, path) = (words.next().unwrap(), words.next().unwrap());
@@ -122,6 +122,13 @@ fn changed<'a>(pod: &'a Value, table: &'a str, root: &str) -> Vec<(&'a str, Valu
     };
     let lines = table.lines().filter(|line| !line.is_empty());
     lines.map(change).collect()
+}
+
+/// `pod` after each kind of harm, with the line that did it.
+pub(crate) fn harmed(pod: &Value) -> Vec<(&'static str, Value)> {
+    let mut harmed = changed(pod, HARM_TO_SIDECAR, "/spec/initContainers/0");
+    harmed.extend(changed(pod, HARM_TO_POD, ""));
+    harmed
 }
 
 fn injected(case: &Case) -> Value {

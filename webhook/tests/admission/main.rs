@@ -13,3 +13,5 @@ mod golden;
 mod judge;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod voucher;

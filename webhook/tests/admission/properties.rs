@@ -231,6 +231,7 @@ fn random_pods_meet_every_kind_of_decision() {
             namespace: "n",
             from_node: false,
             config: &config,
+            vouching: None,
         };
         let decision = inject(&pod, &context);
         match &decision {
@@ -256,7 +257,7 @@ proptest! {
     #[test]
     fn an_injected_pod_has_no_token_and_needs_nothing_more(pod in pod(), injection in injection()) {
         let config = config(&json!({"allowedAudiences": [ALLOWED], "apiAudiences": ["api"]}));
-        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config };
+        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config, vouching: None };
         let decision = inject(&pod, &context);
         prop_assert_eq!(&decision, &inject(&pod, &context));
         if let Decision::Patch { .. } = &decision {
@@ -275,7 +276,7 @@ proptest! {
     fn a_final_pod_of_an_enforced_namespace_has_no_token(pod in pod()) {
         let config = config(&json!({"allowedAudiences": [ALLOWED], "apiAudiences": ["api"]}));
         let context = Context {
-            injection: Some(Injection::Enforced), namespace: "n", from_node: false, config: &config,
+            injection: Some(Injection::Enforced), namespace: "n", from_node: false, config: &config, vouching: None,
         };
         if let Verdict::Allow(_) = validate(Operation::Create, &pod, None, &context) {
             let mut leaks = judge::leaks(&pod, &[ALLOWED]);
@@ -288,7 +289,7 @@ proptest! {
     #[test]
     fn nothing_panics(pod in json_value(), old in json_value(), injection in injection()) {
         let config = config(&json!(null));
-        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config };
+        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config, vouching: None };
         let _ = inject(&pod, &context);
         for (operation, subresource) in [("CREATE", ""), ("UPDATE", "ephemeralcontainers"), ("UPDATE", "resize")] {
             let _ = validate(Operation::new(operation, subresource), &pod, Some(&old), &context);

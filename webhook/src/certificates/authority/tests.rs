@@ -102,6 +102,28 @@ fn every_leaf_is_trusted_through_all_renewals() {
     assert_eq!(certificates, 1, "old authorities are dropped");
 }
 
+/// Replicas look at the Secret up to a period apart.
+#[test]
+fn whoever_has_taken_a_renewal_and_who_has_not_believe_each_other() {
+    let mut held = Authority::new(start()).unwrap();
+    for after in [
+        Duration::days(300),
+        Duration::days(301),
+        Duration::days(320),
+    ] {
+        let mut taken = Authority::from_secret(&held.to_secret()).unwrap();
+        assert!(taken.advance(start() + after).unwrap(), "{after}");
+        let (ahead, behind) = (taken.vouchers(Some(&held)), held.vouchers(None));
+        assert!(ahead.believe(&behind) && behind.believe(&ahead), "{after}");
+        held = taken;
+    }
+    let (first, last) = (
+        Authority::new(start()).unwrap().vouchers(None),
+        held.vouchers(Some(&held)),
+    );
+    assert!(!first.believe(&last) && !last.believe(&first));
+}
+
 #[test]
 fn an_authority_that_slept_too_long_is_replaced() {
     let mut authority = Authority::new(start()).unwrap();

@@ -169,13 +169,21 @@ fn a_reload_takes_the_good_and_keeps_the_last_good() {
     let mut last = Arc::clone(&served.borrow());
     let now = OffsetDateTime::now_utc();
     assert!(files.look(now, &metrics));
+    // What a replica that has just started would vouch for.
+    let believes = |files: &Files| {
+        let other = Files::open(files.folder.clone()).unwrap().vouchers();
+        let (other, own) = (other.borrow(), files.vouchers());
+        own.borrow().believe(&other) && other.believe(&own.borrow())
+    };
+    assert!(believes(&files));
     for (pair, ..) in broken() {
         mount.swap(&pair);
         assert!(!files.look(now, &metrics) && !files.look(now, &metrics));
         assert!(Arc::ptr_eq(&last, &served.borrow()));
 
         mount.swap(&good());
-        assert!(files.look(now, &metrics));
+        assert!(!believes(&files));
+        assert!(files.look(now, &metrics) && believes(&files));
         assert!(!Arc::ptr_eq(&last, &served.borrow()));
         last = Arc::clone(&served.borrow());
     }

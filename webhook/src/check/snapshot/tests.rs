@@ -50,6 +50,7 @@ fn injected_pod(name: &str, config: &InjectConfig) -> Value {
         namespace: NS,
         from_node: false,
         config,
+        vouching: None,
     };
     let Decision::Patch { operations, .. } = inject(&pod, &context) else {
         panic!("a plain pod is injected");
@@ -61,9 +62,7 @@ fn injected_pod(name: &str, config: &InjectConfig) -> Value {
 }
 
 fn config() -> InjectConfig {
-    let mut config = InjectConfig::with_image("sidecar:2");
-    config.previous_images.push("sidecar:1".to_owned());
-    config
+    InjectConfig::with_image("sidecar:2")
 }
 
 fn healthy() -> Snapshot {

@@ -31,7 +31,15 @@ fn review() -> Value {
 
 fn ask(stage: Stage, injection: Injection, review: &Value) -> Answer {
     let body = serde_json::to_vec(review).unwrap();
-    answer(stage, injection, &body, &config()).unwrap()
+    answer_to(stage, injection, &body).unwrap()
+}
+
+fn answer_to(stage: Stage, injection: Injection, body: &[u8]) -> Result<Answer, BadReview> {
+    let terms = Terms {
+        config: &config(),
+        vouching: None,
+    };
+    answer(stage, injection, body, terms)
 }
 
 fn response(answer: &Answer) -> &Value {
@@ -204,16 +212,11 @@ fn what_has_no_uid_to_answer_is_an_error() {
         (without("uid"), BadReview::NoRequest),
     ] {
         let body = serde_json::to_vec(&review).unwrap();
-        let refused = answer(Stage::Mutate, Injection::Enabled, &body, &config());
+        let refused = answer_to(Stage::Mutate, Injection::Enabled, &body);
         assert_eq!(refused, Err(bad), "{review}");
     }
     let twice = r#"{"request":{"uid":"u-1"},"request":{}}"#;
-    let refused = answer(
-        Stage::Mutate,
-        Injection::Enabled,
-        twice.as_bytes(),
-        &config(),
-    );
+    let refused = answer_to(Stage::Mutate, Injection::Enabled, twice.as_bytes());
     assert!(matches!(refused, Err(BadReview::Json(_))), "{refused:?}");
 }
 

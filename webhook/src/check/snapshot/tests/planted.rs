@@ -93,7 +93,8 @@ fn in_pods() -> Vec<Planted> {
         }),
         ("sidecar-drift", "pod/old", |s| {
             let mut pod = injected_pod("old", &config());
-            pod["spec"]["initContainers"][0]["image"] = "sidecar:0".into();
+            pod["spec"]["initContainers"][0]["image"] = "sidecar:1".into();
+            pod["spec"]["initContainers"][0]["args"] = json!(["run", "--mint=ahead"]);
             pod["metadata"]["annotations"]["tollgate.dev/injected"] = "0.1.0-spoofed".into();
             add(s, Kind::Pods, pod);
         }),
