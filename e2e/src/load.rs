@@ -13,22 +13,28 @@ use tollgate_shared::contract::CONTAINER;
 const CLIENTS: usize = 20;
 const EACH: usize = 25;
 
-/// Asks for a pod that is not stored; whether it comes back with the sidecar in it.
+/// Asks for a pod that is not stored; the image of the sidecar that comes back in it.
 ///
 /// # Errors
 /// The API server refuses it.
-pub async fn is_injected(pods: &Api<Pod>) -> kube::Result<bool> {
+pub async fn injected_image(pods: &Api<Pod>) -> kube::Result<Option<String>> {
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
     let pod = pods.create(&dry_run, &pod()).await?;
-    let spec = pod.spec.unwrap_or_default();
-    Ok(spec
-        .init_containers
-        .iter()
-        .flatten()
-        .any(|container| container.name == CONTAINER))
+    let containers = pod.spec.unwrap_or_default().init_containers;
+    let mut containers = containers.into_iter().flatten();
+    let sidecar = containers.find(|container| container.name == CONTAINER);
+    Ok(sidecar.and_then(|sidecar| sidecar.image))
+}
+
+/// As [`injected_image`]; whether there is a sidecar in it.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn is_injected(pods: &Api<Pod>) -> kube::Result<bool> {
+    Ok(injected_image(pods).await?.is_some())
 }
 
 fn pod() -> Pod {

@@ -2,6 +2,7 @@
 //! cluster shares, so they run one after the other.
 
 mod drift;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,8 +210,12 @@ async fn restart(cluster: &Cluster) -> anyhow::Result<()> {
     let restarted = deployments
         .patch(WEBHOOK_NAME, &PatchParams::default(), &patch)
         .await?;
-    let wanted = restarted.metadata.generation;
-    wait::until(deployments, WEBHOOK_NAME, "the restart is over", |found| {
+    until_rolled_out(deployments, restarted.metadata.generation).await
+}
+
+/// Waits until every replica is of this generation of the Deployment.
+async fn until_rolled_out(deployments: Api<Deployment>, wanted: Option<i64>) -> anyhow::Result<()> {
+    wait::until(deployments, WEBHOOK_NAME, "the rollout is over", |found| {
         let Some(found) = found else { return false };
         let replicas = found.spec.as_ref().and_then(|spec| spec.replicas);
         let Some(status) = &found.status else {

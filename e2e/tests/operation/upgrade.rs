@@ -1,0 +1,111 @@
+//! An upgrade, and the rollback, while pods are created: for a time replicas of two releases answer, which name the sidecar's image
+//! differently. What one of them has injected another may judge.
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use tollgate_e2e::load::injected_image;
+
+use super::*;
+
+const LABEL: &str = "app.kubernetes.io/name=tollgate-webhook";
+
+/// What differs between two releases of the same manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Release {
+    webhook: String,
+    sidecar: String,
+    /// `config.yaml`, which names the sidecar.
+    config: String,
+}
+
+impl Release {
+    /// The one that is there.
+    async fn deployed(client: &Client) -> anyhow::Result<Self> {
+        let deployment = deployments(client).get(WEBHOOK_NAME).await?;
+        let pod = deployment.spec.and_then(|spec| spec.template.spec);
+        let container = pod.and_then(|pod| pod.containers.into_iter().next());
+        let data = configs(client).get(WEBHOOK_NAME).await?.data;
+        let config = data.and_then(|mut data| data.remove("config.yaml"));
+        let config = config.context("no config.yaml")?;
+        let parsed: serde_json::Value = serde_saphyr::from_str(&config)?;
+        let sidecar = parsed.get("image").and_then(|image| image.as_str());
+        Ok(Self {
+            webhook: container
+                .and_then(|container| container.image)
+                .context("no image of the webhook")?,
+            sidecar: sidecar.context("no image of the sidecar")?.to_owned(),
+            config,
+        })
+    }
+
+    /// The same bytes under other names: to everything that compares names, another release.
+    fn renamed(&self) -> anyhow::Result<Self> {
+        let sidecar = renamed(&self.sidecar)?;
+        Ok(Self {
+            webhook: renamed(&self.webhook)?,
+            config: self.config.replace(&self.sidecar, &sidecar),
+            sidecar,
+        })
+    }
+
+    /// Changes what `kubectl apply` of this release's manifests changes, in their order, and waits until no replica of another
+    /// release is left.
+    async fn roll_out(&self, client: &Client) -> anyhow::Result<()> {
+        let params = PatchParams::default();
+        let data = Patch::Merge(json!({"data": {"config.yaml": self.config}}));
+        configs(client).patch(WEBHOOK_NAME, &params, &data).await?;
+        let container = json!({"name": "webhook", "image": self.webhook});
+        let pod = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let rolled = deployments(client)
+            .patch(WEBHOOK_NAME, &params, &Patch::Strategic(pod))
+            .await?;
+        until_rolled_out(deployments(client), rolled.metadata.generation).await?;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        for pod in pods.list(&ListParams::default().labels(LABEL)).await? {
+            if pod.metadata.deletion_timestamp.is_some() {
+                let name = pod.name_any();
+                wait::until(pods.clone(), &name, "it is gone", |pod| pod.is_none()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn deployments(client: &Client) -> Api<Deployment> {
+    Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
+}
+
+fn configs(client: &Client) -> Api<ConfigMap> {
+    Api::namespaced(client.clone(), SYSTEM_NAMESPACE)
+}
+
+/// Another name of an image, for the same node or registry.
+fn renamed(image: &str) -> anyhow::Result<String> {
+    match image.split_once('/') {
+        None => Ok(format!("docker.io/library/{image}")),
+        Some(("docker.io", path)) => Ok(path.trim_start_matches("library/").to_owned()),
+        Some((host, path)) if !host.contains(':') => Ok(format!("{host}:443/{path}")),
+        Some(_) => anyhow::bail!("no other name for {image} is known"),
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_and_a_rollback_under_load_lose_no_review() -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    TestNamespace::run(Some(Injection::Enforced), async |namespace| {
+        let client = namespace.client();
+        let old = Release::deployed(&client).await?;
+        let new = old.renamed()?;
+        assert!(old.webhook != new.webhook && old.sidecar != new.sidecar);
+        let upgraded = lose_none(namespace, new.roll_out(&client)).await;
+        let image = injected_image(&namespace.pods()).await;
+        let rolled_back = lose_none(namespace, old.roll_out(&client)).await;
+        upgraded?;
+        rolled_back?;
+        assert_eq!(image?.as_ref(), Some(&new.sidecar));
+        let image = injected_image(&namespace.pods()).await?;
+        assert_eq!(image, Some(old.sidecar));
+        Ok(())
+    })
+    .await
+}
