@@ -162,7 +162,15 @@ fn run(matches: &ArgMatches, environment: Vec<(String, String)>) -> ExitCode {
         );
     }
     telemetry::init(config.settings.log_level, config.log_format);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    let target = &config.target;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        service_account = format!("{}/{}", target.namespace, target.account),
+        bound_to = ?target.bound,
+        mint = %config.settings.mint,
+        "starting"
+    );
+    tracing::debug!(?config, "as configured");
     // One thread: a sidecar serves one pod, and a second thread would cost memory in each of them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

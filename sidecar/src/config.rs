@@ -144,7 +144,7 @@ impl Config {
     ) -> Result<Self, BadConfig> {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
         let mut knobs = Knobs::new(flags, environment.clone());
-        let config = if standalone::is_meant(&mut knobs) {
+        let config = if standalone::is_meant(&mut knobs, &environment) {
             Self::standalone(&mut knobs, &environment)
         } else {
             Self::pod(&mut knobs, &environment)

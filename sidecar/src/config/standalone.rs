@@ -44,14 +44,14 @@ pub struct Standalone {
 }
 
 /// Whether these settings are of standalone mode, once those of a file are among them. What belongs to the other mode is refused.
-pub(super) fn is_meant(knobs: &mut Knobs) -> bool {
+pub(super) fn is_meant(knobs: &mut Knobs, environment: &BTreeMap<String, String>) -> bool {
     if let Some(path) = knobs.text("config") {
         match read(Path::new(&path)) {
             Ok(values) => knobs.add_file(&path, values),
             Err(message) => knobs.fault("config", &format!("{path:?} {message}")),
         }
     }
-    let standalone = knobs.is_given("kubeconfig");
+    let standalone = knobs.is_given("kubeconfig") || is_nowhere(knobs, environment);
     if standalone {
         let message = "is of a pod, and does not go with --kubeconfig";
         knobs.refuse(&OF_PODS, message);
@@ -60,6 +60,13 @@ pub(super) fn is_meant(knobs: &mut Knobs) -> bool {
         knobs.refuse(&OF_STANDALONE, message);
     }
     standalone
+}
+
+/// Whether nothing speaks of a pod, so that whoever started this is at a workstation and forgot the kubeconfig.
+fn is_nowhere(knobs: &Knobs, environment: &BTreeMap<String, String>) -> bool {
+    let pod = OF_PODS.iter().chain([&"api-server"]);
+    !environment.contains_key("KUBERNETES_SERVICE_HOST")
+        && !pod.into_iter().any(|knob| knobs.is_given(knob))
 }
 
 impl Config {
@@ -123,6 +130,10 @@ impl Config {
 }
 
 fn kubeconfig(knobs: &mut Knobs) -> PathBuf {
+    if !knobs.is_given("kubeconfig") {
+        let message = "is missing, and this is no pod: --kubeconfig FILE names the kubeconfig whose user's calls are to be made";
+        knobs.fault("kubeconfig", message);
+    }
     let path = knobs.text("kubeconfig").unwrap_or_default();
     if path.contains(':') && !Path::new(&path).exists() {
         let message = "names several files, as KUBECONFIG may; name one, or merge them first: kubectl config view --raw \

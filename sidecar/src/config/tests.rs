@@ -75,14 +75,14 @@ fn every_fault_names_its_knob() {
 }
 
 #[test]
-fn an_empty_environment_names_all_that_is_missing() {
-    let message = Config::read([], []).unwrap_err().to_string();
+fn a_pods_environment_names_all_that_is_missing() {
+    let host = ("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned());
+    let message = Config::read([], [host]).unwrap_err().to_string();
     for knob in [
         "NAMESPACE",
         "POD_NAME",
         "POD_UID",
         "POD_SERVICE_ACCOUNT",
-        "API_SERVER",
         "CONTAINERS",
     ] {
         assert!(
@@ -90,6 +90,17 @@ fn an_empty_environment_names_all_that_is_missing() {
             "{knob}: {message}"
         );
     }
+}
+
+#[test]
+fn at_a_workstation_the_kubeconfig_is_missing_and_nothing_of_a_pod() {
+    let flags = [("service-account", "agents/default".to_owned())];
+    let faults = Config::read(flags, []).unwrap_err().0;
+    let [fault] = faults.as_slice() else {
+        panic!("{faults:?}");
+    };
+    assert_eq!(fault.knob, "TOLLGATE_KUBECONFIG");
+    assert!(fault.message.contains("--kubeconfig FILE"), "{fault:?}");
 }
 
 #[test]

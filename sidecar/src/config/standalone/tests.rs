@@ -113,7 +113,8 @@ fn the_two_modes_do_not_mix() {
         );
     }
     for knob in OF_STANDALONE {
-        let message = Config::read([(knob, "x".to_owned())], [])
+        let pod = ("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned());
+        let message = Config::read([(knob, "x".to_owned())], [pod])
             .unwrap_err()
             .to_string();
         assert!(
