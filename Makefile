@@ -97,6 +97,7 @@ kind-e2e: kind-up deploy ## The suite of e2e/tests/ on the cluster of KUBECONFIG
 	@e2e/kind/agent-image
 	cargo test -p tollgate-e2e --locked --no-fail-fast
 	e2e/without-webhook cargo test -p tollgate-e2e --locked --test policies
+	@e2e/static-policies
 	@e2e/cert-manager/run
 	@e2e/operations
 

@@ -33,13 +33,14 @@ until_true() { # WHAT COMMAND...
     done
 }
 
-# Runs the commands of one section of docs/operations.md for the example's agent; what they print is left in output.
+# documented SECTION [EDIT]: runs the commands of one section of docs/operations.md for the example's agent, with one more sed command
+# where given; what they print is left in output.
 documented() {
     awk -v section="$1" '
         /^##+ / { inside = ($0 ~ "^##+ " section "$") }
         inside && /^```sh/ { code = 1; next }
         /^```/ { code = 0 }
-        inside && code' docs/operations.md | sed -E "s/\bNS\b/$example/g; s/\bPOD\b/$pod/g; s/\bAGENT\b/agent/g" >"$work/commands"
+        inside && code' docs/operations.md | sed -E "s/\bNS\b/$example/g; s/\bPOD\b/$pod/g; s/\bAGENT\b/agent/g;${2:-}" >"$work/commands"
     [ -s "$work/commands" ] || die "docs/operations.md has no commands in the section $1"
     say "as documented in '$1':"
     sed 's/^/    /' "$work/commands"
