@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tollgate_shared::contract::CONTAINER;
+
+use crate::wait;
 
 /// Creates at a time, and by each of them at least.
 const CLIENTS: usize = 20;
@@ -35,6 +39,20 @@ pub async fn injected_image(pods: &Api<Pod>) -> kube::Result<Option<String>> {
 /// The API server refuses it.
 pub async fn is_injected(pods: &Api<Pod>) -> kube::Result<bool> {
     Ok(injected_image(pods).await?.is_some())
+}
+
+/// Waits until pods are injected: API servers take a changed configuration, and a Service its pods, within moments.
+///
+/// # Errors
+/// They are not.
+pub async fn until_injected(pods: &Api<Pod>) -> anyhow::Result<()> {
+    let injected = async {
+        while !matches!(is_injected(pods).await, Ok(true)) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let injected = tokio::time::timeout(wait::LIMIT, injected).await;
+    injected.context("pods are not injected")
 }
 
 fn pod() -> Pod {

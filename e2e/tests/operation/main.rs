@@ -15,7 +15,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tollgate_e2e::cluster::Cluster;
-use tollgate_e2e::load::{is_injected, under_load};
+use tollgate_e2e::load::{is_injected, under_load, until_injected};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
 use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT};
@@ -75,17 +75,6 @@ async fn the_webhook_keeps_itself_trusted() -> anyhow::Result<()> {
         until_injected(&namespace.pods()).await
     })
     .await
-}
-
-/// API servers take a changed configuration within moments.
-async fn until_injected(pods: &Api<Pod>) -> anyhow::Result<()> {
-    let injected = async {
-        while !matches!(is_injected(pods).await, Ok(true)) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(wait::LIMIT, injected).await?;
-    Ok(())
 }
 
 /// Runs `change` while at least 500 pods are created; fails if one create fails or comes back without the sidecar.

@@ -1,14 +1,19 @@
 //! Not one replica of the webhook is left. What its own test of policies (`policies/outage.rs`) tries on a copy of the configurations is
 //! tried here on the real ones, with what goes on without the webhook.
 
+mod system;
+
+use std::time::Duration;
+
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
 use serde_json::json;
+use tokio::sync::Mutex;
 use tollgate_e2e::agent::{Agent, AgentPod};
 use tollgate_e2e::cluster::Cluster;
 use tollgate_e2e::namespace::TestNamespace;
@@ -16,6 +21,8 @@ use tollgate_e2e::wait;
 use tollgate_shared::contract::{
     Injection, NAMESPACE_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME,
 };
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Sets the number of replicas and waits until just so many answer; returns how many it was.
 async fn scale(cluster: &Cluster, replicas: i32) -> anyhow::Result<i32> {
@@ -47,6 +54,7 @@ async fn scale(cluster: &Cluster, replicas: i32) -> anyhow::Result<i32> {
 
 #[tokio::test]
 async fn with_no_replica_left_only_new_pods_of_managed_namespaces_wait() -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
     TestNamespace::run(Some(Injection::Enabled), async |managed| {
         managed
             .allow(json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]))
