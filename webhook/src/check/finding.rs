@@ -18,6 +18,19 @@ pub(crate) enum Level {
     Info,
 }
 
+/// How many names are told.
+const NAMED: usize = 5;
+
+/// Some of the names, and how many there are besides.
+pub(crate) fn named(names: &[&str]) -> String {
+    let (told, others) = names.split_at(names.len().min(NAMED));
+    let told = told.join(", ");
+    match others.len() {
+        0 => told,
+        others => format!("{told} and {others} more"),
+    }
+}
+
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Finding {

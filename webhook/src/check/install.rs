@@ -34,8 +34,7 @@ pub(crate) const POLICIES: [&str; 13] = [
     "tollgate-update-guard",
 ];
 
-const APPLY: &str =
-    "apply the manifests of this release again (kubectl apply -f manifests/install.yaml)";
+const APPLY: &str = "apply the install.yaml of the release that runs once more";
 
 /// Judges the namespace itself.
 pub(crate) fn namespace(snapshot: &Snapshot, findings: &mut Vec<Finding>) {

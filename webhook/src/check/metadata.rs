@@ -11,17 +11,19 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use tollgate_shared::contract::CONTAINER;
 
-use super::finding::Finding;
+use super::finding::{Finding, named};
 use super::pods::runs;
 use super::selector::selects;
 use super::snapshot::{Kind, Snapshot, name};
 
 /// Where clouds answer, all of them on port 80.
-const ADDRESSES: [&str; 6] = [
+const ADDRESSES: [&str; 7] = [
     // AWS, Azure, Google, Oracle, OpenStack.
     "169.254.169.254",
     // AWS over IPv6.
     "fd00:ec2::254",
+    // Google over IPv6.
+    "fd20:ce::254",
     // ECS, and EKS Pod Identity.
     "169.254.170.2",
     "169.254.170.23",
@@ -31,8 +33,6 @@ const ADDRESSES: [&str; 6] = [
     "168.63.129.16",
 ];
 const PORT: i32 = 80;
-/// How many pods are named.
-const NAMED: usize = 5;
 
 /// Judges the namespace's policies for its injected pods; for a pod without labels where there is none yet.
 pub(crate) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
@@ -59,15 +59,7 @@ pub(crate) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
         }
     }
     for (reached, pods) in open {
-        let mut named = pods
-            .iter()
-            .take(NAMED)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
-        if pods.len() > NAMED {
-            named += &format!(" and {} more", pods.len() - NAMED);
-        }
+        let named = named(&pods);
         let text = format!(
             "no NetworkPolicy keeps {named} from {}; apply one like manifests/examples/network-policy.yaml, with a network plugin that enforces it",
             reached.join(", ")
@@ -189,6 +181,28 @@ mod tests {
                 &BTreeMap::new(),
                 std::slice::from_ref(&example)
             ));
+        }
+    }
+
+    /// What the example closes is known here, and the other way round.
+    #[test]
+    fn the_example_and_the_addresses_are_alike() {
+        let example = include_str!("../../../manifests/examples/network-policy.yaml");
+        let example: NetworkPolicy = serde_saphyr::from_str(example).unwrap();
+        let rules = example.spec.unwrap().egress.unwrap();
+        let peers = rules.iter().flat_map(|rule| rule.to.iter().flatten());
+        let blocks = peers.filter_map(|peer| peer.ip_block.as_ref());
+        let closed: Vec<&String> = blocks
+            .flat_map(|block| block.except.iter().flatten())
+            .collect();
+        let holds = |cidr: &str, address: &str| contains(cidr, address.parse().unwrap()).unwrap();
+        for cidr in &closed {
+            // Link-local addresses of IPv6 are closed as such: no cloud answers there.
+            let is_known = ADDRESSES.iter().any(|address| holds(cidr, address));
+            assert!(is_known || *cidr == "fe80::/10", "{cidr}");
+        }
+        for address in ADDRESSES {
+            assert!(closed.iter().any(|cidr| holds(cidr, address)), "{address}");
         }
     }
 

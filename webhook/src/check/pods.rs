@@ -1,14 +1,20 @@
 //! Pods that run without the sidecar, or with another one than a new pod would get, and Secrets that hold tokens. A pod is judged by
-//! its content, with the function that judges new pods.
+//! its content, with the function that judges new pods. Pods of one workload with one trouble are one line.
+
+mod group;
 
 use serde_json::{Value, json};
 use tollgate_shared::contract::{CONTAINER, Injection, POD_LABEL};
 
-use super::finding::Finding;
+use self::group::Groups;
+use super::finding::{Finding, Level};
 use super::snapshot::{Kind, Snapshot, name};
 use crate::inject::{Context, InjectConfig};
 use crate::reason::{Denial, Reason};
 use crate::validate::{Operation, Verdict, validate};
+
+/// Code of a sidecar that differs by its image alone.
+const OUTDATED: &str = "sidecar-outdated";
 
 const ACCOUNT: &str = "/metadata/annotations/kubernetes.io~1service-account.name";
 
@@ -19,6 +25,7 @@ pub(crate) fn check(snapshot: &Snapshot, injection: Injection, findings: &mut Ve
         Some(Ok(config)) => (config, true),
         _ => (&unknown, false),
     };
+    let mut groups = Groups::default();
     for pod in snapshot.list(Kind::Pods).iter().filter(|pod| runs(pod)) {
         let judged = Judged {
             pod,
@@ -30,11 +37,32 @@ pub(crate) fn check(snapshot: &Snapshot, injection: Injection, findings: &mut Ve
                 vouching: None,
             },
         };
-        let finding = judged.finding();
         // Without the configuration only what does not depend on it can be said.
-        let is_drift =
-            |finding: &Finding| matches!(finding.code, "sidecar-drift" | "sidecar-outdated");
-        findings.extend(finding.filter(|finding| is_known || !is_drift(finding)));
+        let drifts = [Reason::SidecarDrift.code(), OUTDATED];
+        let is_drift = |trouble: &Trouble| drifts.contains(&trouble.code);
+        match judged.trouble() {
+            Some(trouble) if is_known || !is_drift(&trouble) => groups.add(pod, trouble),
+            _ => {}
+        }
+    }
+    findings.extend(groups.findings());
+}
+
+/// What is wrong with a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Trouble {
+    level: Level,
+    code: &'static str,
+    text: String,
+}
+
+impl Trouble {
+    fn warn(code: &'static str, text: String) -> Self {
+        Self {
+            level: Level::Warn,
+            code,
+            text,
+        }
     }
 }
 
@@ -62,30 +90,34 @@ impl Judged<'_> {
         validate(Operation::Create, pod, None, context)
     }
 
-    fn finding(&self) -> Option<Finding> {
-        let object = format!("pod/{}", name(self.pod));
-        match self.verdict(self.pod, &self.context) {
-            Verdict::Deny(denial) => Some(match self.other_image() {
-                Some(image) => {
-                    let text = format!("its sidecar's image is {image}, a new pod gets {}; restart the workload, and if no release had that image, find out who made the pod", self.context.config.image);
-                    Finding::error("sidecar-outdated", object, text)
-                }
-                None => denied(object, &denial),
-            }),
+    fn trouble(&self) -> Option<Trouble> {
+        let verdict = self.verdict(self.pod, &self.context);
+        if let Some(image) = self.outdated(&verdict) {
+            let now = &self.context.config.image;
+            let text = format!(
+                "its sidecar's image is {image}, a new pod gets {now}; restart the workload, and if no release had that image, find out who made the pod"
+            );
+            return Some(Trouble::warn(OUTDATED, text));
+        }
+        match verdict {
+            Verdict::Deny(denial) if denial.reason == Reason::ReservedName => {
+                Some(self.unasked().unwrap_or_else(|| denied(&denial)))
+            }
+            Verdict::Deny(denial) => Some(denied(&denial)),
             Verdict::Allow(Reason::NotSelected | Reason::OptedOut) => self.token().map(|why| {
                 let text = format!("runs without a sidecar and is not token-free ({why}); label it {POD_LABEL}=\"true\" and restart it, or set automountServiceAccountToken: false");
-                Finding::warn("not-injected", object, text)
+                Trouble::warn("not-injected", text)
             }),
             Verdict::Allow(_) => None,
         }
     }
 
-    /// The sidecar's image, if that is all in which the pod differs from a new one.
-    fn other_image(&self) -> Option<String> {
-        let containers = self.pod.pointer("/spec/initContainers")?.as_array()?;
-        let is_ours =
-            |container: &&Value| container.get("name").and_then(Value::as_str) == Some(CONTAINER);
-        let image = containers.iter().find(is_ours)?.get("image")?.as_str()?;
+    /// The sidecar's image, if it is not the one in use and nothing else is amiss.
+    fn outdated(&self, verdict: &Verdict) -> Option<&str> {
+        if !matches!(verdict.reason(), Reason::Valid | Reason::SidecarDrift) {
+            return None;
+        }
+        let image = self.sidecar()?.get("image")?.as_str()?;
         let config = InjectConfig {
             image: image.to_owned(),
             ..self.context.config.clone()
@@ -94,20 +126,60 @@ impl Judged<'_> {
             config: &config,
             ..self.context
         };
-        let verdict = self.verdict(self.pod, &context);
-        matches!(verdict, Verdict::Allow(Reason::Valid)).then_some(config.image)
+        let is_other = image != self.context.config.image;
+        let is_all = self.verdict(self.pod, &context) == Verdict::Allow(Reason::Valid);
+        (is_other && is_all).then_some(image)
+    }
+
+    fn sidecar(&self) -> Option<&Value> {
+        let init = self.pod.pointer("/spec/initContainers")?.as_array()?;
+        let is_ours =
+            |container: &&Value| container.get("name").and_then(Value::as_str) == Some(CONTAINER);
+        init.iter().find(is_ours)
+    }
+
+    /// What to say of a pod that was injected and no longer would be, as namespace and pod are labelled now: what would be said of it if
+    /// it asked. `None` if what has our names in it is not ours.
+    fn unasked(&self) -> Option<Trouble> {
+        let pod = self.labelled("true")?;
+        let injection = match self.context.injection {
+            Some(Injection::OptIn) => Some(Injection::Enabled),
+            other => other,
+        };
+        let asking = Judged {
+            pod: &pod,
+            context: Context {
+                injection,
+                ..self.context
+            },
+        };
+        if asking.verdict(&pod, &asking.context).reason() == Reason::ReservedName {
+            return None;
+        }
+        match asking.trouble() {
+            Some(trouble) if trouble.code != OUTDATED => Some(trouble),
+            _ => {
+                let text = format!(
+                    "has the sidecar, and a new pod would not, as namespace and pod are labelled now; label it {POD_LABEL}=\"true\" to keep it, or restart the workload to be rid of it"
+                );
+                Some(Trouble::warn(Reason::NotSelected.code(), text))
+            }
+        }
+    }
+
+    /// The pod with another label.
+    fn labelled(&self, label: &str) -> Option<Value> {
+        let mut pod = self.pod.clone();
+        let metadata = pod.pointer_mut("/metadata")?.as_object_mut()?;
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        let labels = labels.as_object_mut()?;
+        labels.insert(POD_LABEL.to_owned(), label.into());
+        Some(pod)
     }
 
     /// What keeps the pod from being token-free: what an enforced namespace would say if it opted out there.
     fn token(&self) -> Option<String> {
-        let mut pod = self.pod.clone();
-        let labels = pod
-            .pointer_mut("/metadata")
-            .and_then(Value::as_object_mut)?;
-        let labels = labels.entry("labels").or_insert_with(|| json!({}));
-        labels
-            .as_object_mut()?
-            .insert(POD_LABEL.to_owned(), "false".into());
+        let pod = self.labelled("false")?;
         let context = Context {
             injection: Some(Injection::Enforced),
             ..self.context
@@ -123,7 +195,7 @@ impl Judged<'_> {
     }
 }
 
-fn denied(object: String, denial: &Denial) -> Finding {
+fn denied(denial: &Denial) -> Trouble {
     let what = match denial.reason {
         Reason::SidecarMissing => {
             "has no sidecar: it is older than the label, or was made while nothing looked"
@@ -136,8 +208,11 @@ fn denied(object: String, denial: &Denial) -> Finding {
         }
         _ => format!("would be denied today: {}", denial.message),
     };
-    let text = format!("{what}; restart the workload");
-    Finding::error(denial.reason.code(), object, text)
+    Trouble {
+        level: Level::Error,
+        code: denial.reason.code(),
+        text: format!("{what}; restart the workload"),
+    }
 }
 
 /// Names Secrets that hold tokens.

@@ -102,12 +102,19 @@ impl Principal {
         Some(Self { kind, name })
     }
 
-    /// Components of Kubernetes and of Tollgate.
+    /// Components of Kubernetes and of Tollgate, by name: whoever signs certificates gives any other name that begins with `system:`.
     fn is_control_plane(&self) -> bool {
         const GROUPS: [&str; 3] = [
             "group/system:masters",
             "group/system:nodes",
             "group/system:serviceaccounts:kube-system",
+        ];
+        const USERS: [&str; 4] = [
+            "user/system:kube-controller-manager",
+            "user/system:kube-scheduler",
+            "user/system:kube-proxy",
+            // What kubeadm calls the API server where it asks kubelets.
+            "user/kube-apiserver-kubelet-client",
         ];
         let in_namespace = |namespace: &str| {
             self.name
@@ -115,10 +122,8 @@ impl Principal {
         };
         match self.kind {
             PrincipalKind::Group => GROUPS.contains(&self.name.as_str()),
-            // The second is what kubeadm calls the API server where it asks kubelets.
             PrincipalKind::User => {
-                self.name.starts_with("user/system:") && !self.is_everybody()
-                    || self.name == "user/kube-apiserver-kubelet-client"
+                USERS.contains(&self.name.as_str()) || self.name.starts_with("user/system:node:")
             }
             PrincipalKind::ServiceAccount => {
                 in_namespace("kube-system") || in_namespace(SYSTEM_NAMESPACE)
@@ -145,45 +150,38 @@ mod tests {
 
     #[test]
     fn principals_have_one_name_each() {
+        let user = |name: &str| json!({"kind": "User", "name": name});
+        let account = |name: &str, namespace: &str| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace});
+        let group = |name: &str| json!({"kind": "Group", "name": name});
+        let homeless = json!({"kind": "ServiceAccount", "name": "b"});
         for (subject, wanted, is_control_plane) in [
-            (json!({"kind": "User", "name": "jane"}), "user/jane", false),
+            (user("jane"), "user/jane", false),
             (
-                json!({"kind": "User", "name": "system:serviceaccount:a:b"}),
+                user("system:serviceaccount:a:b"),
                 "serviceaccount/a/b",
                 false,
             ),
             (
-                json!({"kind": "User", "name": "system:kube-scheduler"}),
+                user("system:kube-scheduler"),
                 "user/system:kube-scheduler",
                 true,
             ),
+            (user("system:node:worker"), "user/system:node:worker", true),
+            // Whoever signs certificates gives such names.
+            (user("system:kube-helper"), "user/system:kube-helper", false),
+            (user("system:robot"), "user/system:robot", false),
+            (user("system:anonymous"), "user/system:anonymous", false),
+            (group("system:masters"), "group/system:masters", true),
+            (group("system:robots"), "group/system:robots", false),
+            (account("b", "a"), "serviceaccount/a/b", false),
+            (homeless, "serviceaccount/home/b", false),
             (
-                json!({"kind": "User", "name": "system:anonymous"}),
-                "user/system:anonymous",
-                false,
-            ),
-            (
-                json!({"kind": "Group", "name": "system:masters"}),
-                "group/system:masters",
-                true,
-            ),
-            (
-                json!({"kind": "ServiceAccount", "name": "b", "namespace": "a"}),
-                "serviceaccount/a/b",
-                false,
-            ),
-            (
-                json!({"kind": "ServiceAccount", "name": "b"}),
-                "serviceaccount/home/b",
-                false,
-            ),
-            (
-                json!({"kind": "ServiceAccount", "name": "b", "namespace": "kube-system"}),
+                account("b", "kube-system"),
                 "serviceaccount/kube-system/b",
                 true,
             ),
             (
-                json!({"kind": "ServiceAccount", "name": "b", "namespace": "kube-system-2"}),
+                account("b", "kube-system-2"),
                 "serviceaccount/kube-system-2/b",
                 false,
             ),

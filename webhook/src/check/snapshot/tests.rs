@@ -186,6 +186,100 @@ fn what_has_ended_or_holds_nothing_is_left_alone() {
     assert_eq!(found(&snapshot), []);
 }
 
+/// A pod of a controller.
+fn controlled(mut pod: Value, kind: &str, owner: &str) -> Value {
+    pod["metadata"]["ownerReferences"] = json!([{"kind": kind, "name": owner, "controller": true}]);
+    pod
+}
+
+#[test]
+fn an_outdated_sidecar_is_told_by_both_images() {
+    let mut snapshot = healthy();
+    let mut pod = injected_pod("old", &config());
+    pod["spec"]["initContainers"][0]["image"] = "sidecar:1".into();
+    add(&mut snapshot, Kind::Pods, pod);
+    let findings = snapshot.judge(&Wanted::default());
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].level, Level::Warn);
+    for image in ["sidecar:1", "sidecar:2"] {
+        assert!(findings[0].text.contains(image), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_is_no_longer_asked_for_is_not_called_anybody_elses() {
+    let mut snapshot = healthy();
+    label(&mut snapshot, NAMESPACE_LABEL, "opt-in");
+    let findings = snapshot.judge(&Wanted::default());
+    let [finding] = findings.as_slice() else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(
+        (finding.level, finding.code, finding.object.as_str()),
+        (Level::Warn, "not-selected", "pod/agent")
+    );
+    assert!(!finding.text.contains("rename"), "{finding}");
+    assert!(
+        finding.text.contains("tollgate.dev/inject=\"true\""),
+        "{finding}"
+    );
+}
+
+#[test]
+fn pods_of_one_workload_are_one_line() {
+    let mut snapshot = healthy();
+    for minute in 0..13 {
+        let job = format!("nightly-{}", 29_000_000 + minute);
+        let pod = controlled(plain_pod(&format!("{job}-x")), "Job", &job);
+        add(&mut snapshot, Kind::Pods, pod);
+    }
+    for (hash, pod) in [
+        ("5d4", "web-5d4-a"),
+        ("5d4", "web-5d4-b"),
+        ("77c", "web-77c-a"),
+    ] {
+        let mut pod = controlled(plain_pod(pod), "ReplicaSet", &format!("web-{hash}"));
+        pod["metadata"]["labels"] = json!({"pod-template-hash": hash});
+        add(&mut snapshot, Kind::Pods, pod);
+    }
+    // Of the same workload with another trouble, of another one, and of none.
+    let mut host = controlled(plain_pod("web-5d4-host"), "ReplicaSet", "web-5d4");
+    host["metadata"]["labels"] = json!({"pod-template-hash": "5d4"});
+    host["spec"]["hostNetwork"] = true.into();
+    add(&mut snapshot, Kind::Pods, host);
+    add(
+        &mut snapshot,
+        Kind::Pods,
+        controlled(plain_pod("db-0"), "StatefulSet", "db"),
+    );
+    add(&mut snapshot, Kind::Pods, plain_pod("bare-1"));
+    add(&mut snapshot, Kind::Pods, plain_pod("bare-2"));
+    let wanted = [
+        ("host-network", "pod/web-5d4-host"),
+        ("sidecar-missing", "pod/bare-1"),
+        ("sidecar-missing", "pod/bare-2"),
+        ("sidecar-missing", "pod/db-0"),
+        ("sidecar-missing", "pod/nightly-29000000-x"),
+        ("sidecar-missing", "pod/web-5d4-a"),
+    ];
+    assert_eq!(found(&snapshot), wanted.map(|(c, o)| (c, o.to_owned())));
+    let findings = snapshot.judge(&Wanted::default());
+    let text = |of: &str| {
+        let finding = findings.iter().find(|finding| finding.object == of);
+        finding.unwrap().text.clone()
+    };
+    assert!(
+        text("pod/nightly-29000000-x").ends_with(
+            "; so nightly-29000001-x, nightly-29000002-x, nightly-29000003-x, nightly-29000004-x, nightly-29000005-x and 7 more"
+        ),
+        "{findings:?}"
+    );
+    assert!(
+        text("pod/web-5d4-a").ends_with("; so web-5d4-b, web-77c-a"),
+        "{findings:?}"
+    );
+}
+
 #[test]
 fn a_line_is_a_line() {
     let mut snapshot = healthy();

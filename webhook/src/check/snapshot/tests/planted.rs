@@ -98,6 +98,23 @@ fn in_pods() -> Vec<Planted> {
             pod["metadata"]["annotations"]["tollgate.dev/injected"] = "0.1.0-spoofed".into();
             add(s, Kind::Pods, pod);
         }),
+        ("not-selected", "pod/out", |s| {
+            let mut pod = injected_pod("out", &config());
+            pod["metadata"]["labels"] = json!({"tollgate.dev/inject": "false"});
+            add(s, Kind::Pods, pod);
+        }),
+        ("sidecar-drift", "pod/out", |s| {
+            let mut pod = injected_pod("out", &config());
+            pod["metadata"]["labels"] = json!({"tollgate.dev/inject": "false"});
+            pod["spec"]["initContainers"][0]["command"] = json!(["sh"]);
+            add(s, Kind::Pods, pod);
+        }),
+        ("reserved-name", "pod/own", |s| {
+            let mut pod = plain_pod("own");
+            pod["metadata"]["labels"] = json!({"tollgate.dev/inject": "false"});
+            pod["spec"]["initContainers"] = json!([{"name": "tollgate"}]);
+            add(s, Kind::Pods, pod);
+        }),
         ("not-injected", "pod/out", |s| {
             let mut pod = plain_pod("out");
             pod["metadata"]["labels"] = json!({"tollgate.dev/inject": "false"});
