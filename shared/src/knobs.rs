@@ -9,6 +9,8 @@ use crate::contract::{ENV_PREFIX, variable};
 
 /// Exit code for a bad configuration (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_BAD_CONFIG: u8 = 64;
+/// Exit code for input that cannot be read: a file, or the cluster that is to be looked at (`EX_NOINPUT`).
+pub const EXIT_NO_INPUT: u8 = 66;
 /// Exit code for a start that failed for another reason.
 pub const EXIT_FAILED_START: u8 = 1;
 

@@ -16,7 +16,7 @@ mod ways;
 use serde::Serialize;
 
 pub use self::cluster::{BadCluster, check_namespace};
-pub use self::file::check_files;
+pub use self::file::{BadInput, check_files};
 use crate::cli::Output;
 
 /// What is printed, and whether all is well.

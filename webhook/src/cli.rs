@@ -30,16 +30,18 @@ pub enum Command {
 
 const CHECK: &str = "\
 With -f nothing is asked of a cluster: each pod, or the pod of each workload, is decided upon as if its namespace had the label, and \
-printed as it would be stored. The admission policies inside the API server are not asked.
+printed as it would be stored. The token that the API server adds is counted in, unless the pod says automountServiceAccountToken: false; the \
+service account's own flag is not seen. A kind without a known pod template is not-judged. The admission policies inside the API server are not asked.
 
 With --namespace the cluster of the kubeconfig is looked at with your own rights, and each finding is a line: level, code, object, what is \
 wrong and what to do. Reported are pods without the sidecar or with an outdated one, Secrets with tokens, metadata addresses \
 that no NetworkPolicy closes, missing parts of Tollgate, and who can get round it, by RBAC. What you may not list is a finding. \
-Accounts of the control plane (system:masters, system:nodes, system:kube-*, those of kube-system and tollgate-system) are left out \
+Accounts of the control plane (groups system:masters, system:nodes; users system:kube-controller-manager, system:kube-scheduler, \
+system:kube-proxy, system:node:*, kube-apiserver-kubelet-client; service accounts of kube-system and tollgate-system) are left out \
 but with --all; only `info` findings do not count for the exit status.
 
-Exit status: 0 if nothing is denied or found, 1 if something is, or if the cluster cannot be asked, 64 for bad arguments or a file \
-that cannot be read.";
+Exit status: 0 if nothing is denied or found, 1 if something is, 64 for bad arguments or a bad --config, 66 for a file that cannot be \
+read or a cluster that cannot be asked.";
 
 /// Flags of the explanation.
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ use tollgate_shared::telemetry::LogFormat;
 
 use crate::inject::InjectConfig;
 use crate::metrics::Metrics;
+use crate::yaml;
 
 /// Where the ConfigMap is mounted.
 const FILE: &str = "/etc/tollgate/config.yaml";
@@ -182,8 +183,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// Every fault that can be told apart.
 pub fn parse(bytes: &[u8]) -> Result<InjectConfig, Vec<String>> {
     let text = std::str::from_utf8(bytes).map_err(|_| vec!["is not UTF-8".to_owned()])?;
-    let value: Value =
-        serde_saphyr::from_str(text).map_err(|error| vec![format!("is not YAML: {error}")])?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| vec![yaml::fault(&error)])?;
     let Value::Object(members) = value else {
         return Err(vec!["is no mapping of settings".to_owned()]);
     };

@@ -16,3 +16,4 @@ pub mod review;
 pub mod validate;
 pub mod voucher;
 mod workload;
+mod yaml;

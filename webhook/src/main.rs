@@ -1,10 +1,11 @@
-//! The webhook's program. Ends with 64 for bad arguments or a bad configuration, with 1 for a failed start, and as `check` says.
+//! The webhook's program. Ends with 64 for bad arguments or a bad configuration, with 1 for a failed start; `check` with 1 for what it
+//! finds, and with 66 for what it cannot look at.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tollgate_shared::contract::Injection;
-use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START};
+use tollgate_shared::knobs::{EXIT_BAD_CONFIG, EXIT_FAILED_START, EXIT_NO_INPUT};
 use tollgate_shared::{drain, signals, telemetry, tls};
 use tollgate_webhook::app::Bound;
 use tollgate_webhook::check::{BadCluster, Report, check_files, check_namespace};
@@ -53,7 +54,8 @@ fn check(arguments: &Check) -> ExitCode {
         let config = arguments.config.as_deref();
         return match check_files(&arguments.file, label, config, arguments.output) {
             Ok(report) => say(&report),
-            Err(faults) => fail(EXIT_BAD_CONFIG, &faults.join("\ntollgate-webhook: ")),
+            Err(bad) if bad.is_configured => fail(EXIT_NO_INPUT, &bad),
+            Err(bad) => fail(EXIT_BAD_CONFIG, &bad),
         };
     };
     tls::install_provider();
@@ -67,7 +69,7 @@ fn check(arguments: &Check) -> ExitCode {
     match checked {
         Ok(report) => say(&report),
         Err(error @ BadCluster::Arguments(_)) => fail(EXIT_BAD_CONFIG, &error),
-        Err(error) => fail(EXIT_FAILED_START, &error),
+        Err(error) => fail(EXIT_NO_INPUT, &error),
     }
 }
 

@@ -76,6 +76,8 @@ fn a_workload_is_explained_with_its_pod() {
     assert_eq!(pods[0]["metadata"]["generateName"], "agent-");
     assert_eq!(pods[0]["spec"]["initContainers"][0]["name"], "tollgate");
     assert_eq!(pods[0]["spec"]["automountServiceAccountToken"], false);
+    // Nothing is left of the token that the API server would have put there.
+    assert!(!ran.out.contains("kube-api-access"), "{}", ran.out);
 }
 
 #[test]
@@ -117,6 +119,190 @@ fn the_label_decides() {
         "{}",
         ran.out
     );
+}
+
+/// Decision and reason of each object.
+fn decided(label: &str, input: &str) -> Vec<String> {
+    let found = json_of(&["-f", "-", "--namespace-label", label], input);
+    let one = |one: &Value| format!("{}/{}", one["decision"], one["reason"]).replace('"', "");
+    found.iter().map(one).collect()
+}
+
+const AGENT_FILES: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The API server puts its token into a pod before the webhook sees it.
+#[test]
+fn a_pod_that_opts_out_is_denied_for_the_token_that_it_would_get() {
+    let template = |spec: Value| {
+        json!({
+            "metadata": {"labels": {"tollgate.dev/inject": "false"}},
+            "spec": spec,
+        })
+    };
+    let plain = json!({"containers": [{"name": "a"}]});
+    let automount =
+        |on: bool| json!({"automountServiceAccountToken": on, "containers": [{"name": "a"}]});
+    let own_files = json!([{"name": "own", "mountPath": AGENT_FILES}]);
+    let own = json!({
+        "containers": [{"name": "a", "volumeMounts": own_files}],
+        "volumes": [{"name": "own", "emptyDir": {}}],
+    });
+    let mut in_part = own.clone();
+    in_part["initContainers"] = json!([{"name": "i"}]);
+    let (denied, skipped) = ("denied/not-token-free", "skipped/opted-out");
+    for (spec, wanted) in [
+        (plain, denied),
+        (automount(true), denied),
+        (automount(false), skipped),
+        (own, skipped),
+        (in_part, denied),
+    ] {
+        let template = template(spec);
+        let mut pod = template.clone();
+        pod["kind"] = "Pod".into();
+        for object in [
+            pod,
+            json!({"kind": "Deployment", "spec": {"template": template}}),
+            json!({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": template}}}}),
+        ] {
+            let object = object.to_string();
+            assert_eq!(decided("enforced", &object), [wanted], "{object}");
+            assert_eq!(decided("enabled", &object), [skipped], "{object}");
+        }
+    }
+}
+
+/// kubectl and the API server read YAML 1.1.
+#[test]
+fn yaml_is_read_as_kubectl_reads_it() {
+    let pod = "
+kind: Pod
+spec:
+  hostNetwork: no
+  hostPID: off
+  enableServiceLinks: yes
+  activeDeadlineSeconds: 1e3
+  terminationGracePeriodSeconds: 1_0
+  securityContext: {runAsUser: 0177, runAsGroup: 0o17, fsGroup: 0x1f}
+  containers:
+    - name: a
+      env: [{name: date, value: 2001-01-01}, {name: text, value: \"0400\"}]
+  volumes: [{name: v, secret: {secretName: s, defaultMode: 0400}}]
+metadata: {annotations: {on: \"yes\"}}
+";
+    let found = json_of(&["-f", "-"], pod);
+    assert_eq!(found[0]["decision"], "injected", "{found:?}");
+    let spec = &found[0]["pod"]["spec"];
+    for (pointer, wanted) in [
+        ("/hostNetwork", json!(false)),
+        ("/hostPID", json!(false)),
+        ("/enableServiceLinks", json!(true)),
+        ("/activeDeadlineSeconds", json!(1000)),
+        ("/terminationGracePeriodSeconds", json!(10)),
+        ("/securityContext/runAsUser", json!(127)),
+        ("/securityContext/runAsGroup", json!(15)),
+        ("/securityContext/fsGroup", json!(31)),
+        ("/volumes/0/secret/defaultMode", json!(256)),
+    ] {
+        assert_eq!(spec.pointer(pointer), Some(&wanted), "{pointer}");
+    }
+    let env = spec["containers"][0]["env"].as_array().expect("a list");
+    for value in ["2001-01-01", "0400"] {
+        assert!(env.iter().any(|entry| entry["value"] == value), "{env:?}");
+    }
+    let printed = check(&["-f", "-"], pod).out;
+    assert!(printed.contains("defaultMode: 256\n"), "{printed}");
+    // What is printed can be applied: read again it is the same pod, which needs no change.
+    let again = json_of(&["-f", "-"], &printed);
+    assert_eq!(again[0]["decision"], "unchanged", "{again:?}");
+    assert_eq!(again[0]["pod"], found[0]["pod"]);
+}
+
+#[test]
+fn workloads_of_other_products_are_judged_or_said_not_to_be() {
+    let template = json!({"spec": {"hostNetwork": true, "containers": [{"name": "a"}]}});
+    let in_spec = json!({"template": template});
+    for (version, kind, spec) in [
+        ("argoproj.io/v1alpha1", "Rollout", &in_spec),
+        ("apps.kruise.io/v1alpha1", "CloneSet", &in_spec),
+        ("serving.knative.dev/v1", "Service", &in_spec),
+        ("example.org/v1", "Job", &in_spec),
+        (
+            "example.org/v1",
+            "CronThing",
+            &json!({"jobTemplate": {"spec": in_spec}}),
+        ),
+    ] {
+        let object =
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+        assert_eq!(
+            decided("enabled", &object.to_string()),
+            ["denied/host-network"],
+            "{object}"
+        );
+    }
+    let core = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template});
+    assert_eq!(
+        decided("enabled", &core.to_string()),
+        ["denied/host-network"]
+    );
+    for (version, kind, wanted) in [
+        ("v1", "Service", "no-pod"),
+        (
+            "admissionregistration.k8s.io/v1",
+            "ValidatingAdmissionPolicy",
+            "no-pod",
+        ),
+        ("batch.volcano.sh/v1alpha1", "Job", "not-judged"),
+        (
+            "sparkoperator.k8s.io/v1beta2",
+            "SparkApplication",
+            "not-judged",
+        ),
+        ("jobset.x-k8s.io/v1alpha2", "JobSet", "not-judged"),
+    ] {
+        let object =
+            json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}).to_string();
+        let ran = check(&["-f", "-"], &object);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let line = format!("# -: {kind} default/x: {wanted}");
+        assert!(ran.out.starts_with(&line), "{}", ran.out);
+        let says_why = ran.out.contains(&format!("{version} {kind} is no kind"));
+        assert_eq!(says_why, wanted == "not-judged", "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_fault_in_yaml_has_a_place_and_no_words_of_a_library() {
+    let long = format!("kind: Pod\nspec: {{a: {}}}\nkind: Pod\n", "x".repeat(500));
+    for (text, place) in [
+        ("kind: Pod\nkind: Pod\n", "line 2, column 1"),
+        (&long, "line 3, column 1"),
+        ("kind: [\n", "line 1, column 7"),
+        ("kind: Pod\nspec: *nobody\n", "line 2, column 7"),
+        ("kind: Pod\nspec: {a: .nan}\n", "line 2, column 11"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, text).expect("a file");
+        let path = file.to_str().expect("a path");
+        for (arguments, code) in [
+            (&["-f", path][..], 66),
+            (&["-f", "-", "--config", path], 64),
+        ] {
+            let ran = check(arguments, DEPLOYMENT);
+            assert_eq!(ran.code, Some(code), "{}", ran.err);
+            assert!(
+                ran.err.contains(&format!("is not YAML: {place}: ")),
+                "{text}: {}",
+                ran.err
+            );
+            assert!(ran.err.len() < path.len() + 160, "{}", ran.err);
+            for word in ["Options", "Policy", "-->", " | ", "set "] {
+                assert!(!ran.err.contains(word), "{word}: {}", ran.err);
+            }
+        }
+    }
 }
 
 #[test]
@@ -202,11 +388,15 @@ fn all_faults_of_all_files_are_named() {
         .to_str()
         .expect("a path")
         .to_owned();
-    let mut arguments = vec!["--config", &config];
+    let mut arguments = Vec::new();
     let files = [&kindless, &broken, &twice, &binary, &empty, &missing];
     for file in files {
         arguments.extend(["-f", file]);
     }
+    // Input that cannot be read is no finding and no wrong call; settings that cannot are.
+    let ran = check(&arguments, "");
+    assert_eq!((ran.code, ran.out.as_str()), (Some(66), ""), "{}", ran.err);
+    arguments.extend(["--config", &config]);
     let ran = check(&arguments, "");
     assert_eq!((ran.code, ran.out.as_str()), (Some(64), ""), "{}", ran.err);
     for part in [
@@ -242,12 +432,12 @@ fn bad_arguments_end_with_64() {
 }
 
 #[test]
-fn a_cluster_that_cannot_be_asked_ends_with_1_and_says_how_to_name_one() {
+fn a_cluster_that_cannot_be_asked_ends_with_66_and_says_how_to_name_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let none = folder.path().join("kubeconfig");
     let none = none.to_str().expect("a path");
     let ran = check(&["--namespace", "a", "--kubeconfig", none], "");
-    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert_eq!((ran.code, ran.out.as_str()), (Some(66), ""));
     assert!(ran.err.contains("--kubeconfig"), "{}", ran.err);
     let dead = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -257,7 +447,7 @@ fn a_cluster_that_cannot_be_asked_ends_with_1_and_says_how_to_name_one() {
     });
     fs::write(none, dead.to_string()).expect("a file");
     let ran = check(&["--namespace", "a", "--kubeconfig", none], "");
-    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert_eq!((ran.code, ran.out.as_str()), (Some(66), ""));
     assert!(
         ran.err.contains("cannot look at the cluster"),
         "{}",

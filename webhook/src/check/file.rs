@@ -14,7 +14,18 @@ use crate::inject::{Context, Decision, InjectConfig, PatchOp, inject};
 use crate::json::Tree;
 use crate::reason::{Denial, one_line};
 use crate::validate::{Operation, Verdict, validate};
-use crate::workload;
+use crate::workload::{self, Made};
+use crate::yaml;
+
+/// What keeps files from being checked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", faults.join("\ntollgate-webhook: "))]
+pub struct BadInput {
+    /// Each with the name of its file.
+    faults: Vec<String>,
+    /// Whether the configuration is good, so that the files alone are to blame.
+    pub is_configured: bool,
+}
 
 /// The largest input.
 const LIMIT: u64 = 16 * 1024 * 1024;
@@ -22,13 +33,13 @@ const LIMIT: u64 = 16 * 1024 * 1024;
 /// Checks every pod and workload in `files` (`-`: standard input) as if its namespace had this label.
 ///
 /// # Errors
-/// Every fault of every file.
+/// Every fault of every file, and of the configuration.
 pub fn check_files(
     files: &[String],
     injection: Injection,
     config: Option<&Path>,
     output: Output,
-) -> Result<Report, Vec<String>> {
+) -> Result<Report, BadInput> {
     let mut faults = Vec::new();
     let config = match config {
         Some(path) => config::read_file(path).map_err(|mut found| faults.append(&mut found)),
@@ -37,6 +48,7 @@ pub fn check_files(
             env!("CARGO_PKG_VERSION")
         ))),
     };
+    let is_configured = config.is_ok();
     let mut objects = Vec::new();
     for file in files {
         match read(file).and_then(|text| parse(&text)) {
@@ -45,7 +57,10 @@ pub fn check_files(
         }
     }
     let (Ok(config), true) = (config, faults.is_empty()) else {
-        return Err(faults);
+        return Err(BadInput {
+            faults,
+            is_configured,
+        });
     };
     let explain =
         |(file, object): &(&String, Value)| Explained::new(file, object, injection, &config);
@@ -83,8 +98,7 @@ fn parse(text: &str) -> Result<Vec<Value>, Vec<String>> {
         .then(|| Tree::parse(text.as_bytes()));
     let documents: Vec<Value> = match json {
         Some(Ok(document)) => vec![document.root().to_value()],
-        _ => serde_saphyr::from_multiple(text)
-            .map_err(|error| vec![format!("is not YAML: {}", one_line(&error.to_string()))])?,
+        _ => yaml::manifests(text).map_err(|fault| vec![fault])?,
     };
     let mut objects = Vec::new();
     let mut faults = Vec::new();
@@ -118,7 +132,8 @@ struct Explained {
     kind: String,
     namespace: String,
     name: String,
-    /// `injected`, `unchanged`, `skipped` or `denied`; `no-pod` for an object that makes none.
+    /// `injected`, `unchanged`, `skipped` or `denied`; `no-pod` for an object that makes none, `not-judged` for one of which nobody
+    /// here knows.
     decision: &'static str,
     reason: Option<&'static str>,
     message: Option<String>,
@@ -143,15 +158,24 @@ impl Explained {
             warnings: Vec::new(),
             pod: None,
         };
-        if let Some(pod) = workload::pod(object) {
-            let context = Context {
-                injection: Some(injection),
-                namespace,
-                from_node: false,
-                config,
-                vouching: None,
-            };
-            explained.decide(pod, &context);
+        let context = Context {
+            injection: Some(injection),
+            namespace,
+            from_node: false,
+            config,
+            vouching: None,
+        };
+        match workload::made(object) {
+            Made::Pod(pod) => explained.decide(pod, &context),
+            Made::Nothing => {}
+            Made::Unknown => {
+                explained.decision = "not-judged";
+                explained.message = Some(format!(
+                    "{} {} is no kind that is known here, and has no pod template where others have it; its pods are judged when they are made",
+                    text("/apiVersion").unwrap_or_default(),
+                    explained.kind
+                ));
+            }
         }
         explained
     }

@@ -12,7 +12,7 @@ use super::hint::controller;
 use crate::inject::{Context, Decision, InjectConfig, inject};
 use crate::json::{Json, Tree};
 use crate::reason::{Reason, one_line};
-use crate::workload;
+use crate::workload::{self, Made};
 
 /// Longest note that the API server takes, in bytes.
 const NOTE: usize = 1024;
@@ -41,7 +41,10 @@ impl Note {
             config,
             vouching: None,
         };
-        let decision = inject(&workload::pod(workload)?, &context);
+        let Made::Pod(pod) = workload::made(workload) else {
+            return None;
+        };
+        let decision = inject(&pod, &context);
         let reason = decision.reason();
         let text = match decision {
             Decision::Deny(denial) => denial.to_string(),

@@ -64,6 +64,25 @@ fn a_denial_is_a_warning_on_what_the_user_made() {
     );
 }
 
+/// The template lacks what the API server puts into the pod before the webhook sees it.
+#[test]
+fn the_token_that_a_pod_would_get_is_seen() {
+    let config = InjectConfig::with_image("i");
+    let about = |automount: Option<bool>| {
+        let mut workload = replica_set(json!({"containers": [{"name": "a"}]}));
+        workload["spec"]["template"]["metadata"]["labels"] =
+            json!({"tollgate.dev/inject": "false"});
+        if let Some(automount) = automount {
+            workload["spec"]["template"]["spec"]["automountServiceAccountToken"] = automount.into();
+        }
+        let note = Note::about(&workload, "team-a", Injection::Enforced, &config);
+        note.map(|note| note.reason)
+    };
+    assert_eq!(about(None), Some(Reason::NotTokenFree));
+    assert_eq!(about(Some(true)), Some(Reason::NotTokenFree));
+    assert_eq!(about(Some(false)), None);
+}
+
 #[test]
 fn a_warning_is_normal_and_what_is_well_is_not_told() {
     let own = json!([{"name": "KUBERNETES_SERVICE_HOST", "value": "other"}]);
