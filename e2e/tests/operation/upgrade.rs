@@ -1,8 +1,9 @@
-//! An upgrade, and the rollback, while pods are created: for a time replicas of two releases answer, which name the sidecar's image
+//! An upgrade, and the rollback, while pods are created: for a time replicas of two releases answer, which make the sidecar
 //! differently. What one of them has injected another may judge.
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
 use tollgate_e2e::load::injected_image;
 
 use super::*;
@@ -27,7 +28,7 @@ impl Release {
         let data = configs(client).get(WEBHOOK_NAME).await?.data;
         let config = data.and_then(|mut data| data.remove("config.yaml"));
         let config = config.context("no config.yaml")?;
-        let parsed: serde_json::Value = serde_saphyr::from_str(&config)?;
+        let parsed: Value = serde_saphyr::from_str(&config)?;
         let sidecar = parsed.get("image").and_then(|image| image.as_str());
         Ok(Self {
             webhook: container
@@ -38,12 +39,16 @@ impl Release {
         })
     }
 
-    /// The same bytes under other names: to everything that compares names, another release.
+    /// The same bytes under other names, and another setting of the sidecar: to everything that compares, another release.
     fn renamed(&self) -> anyhow::Result<Self> {
         let sidecar = renamed(&self.sidecar)?;
+        let mut config: Value = serde_saphyr::from_str(&self.config)?;
+        let settings = config.as_object_mut().context("no settings")?;
+        settings.insert("image".to_owned(), json!(sidecar));
+        settings.insert("defaults".to_owned(), json!({"logLevel": "debug"}));
         Ok(Self {
             webhook: renamed(&self.webhook)?,
-            config: self.config.replace(&self.sidecar, &sidecar),
+            config: config.to_string(),
             sidecar,
         })
     }
