@@ -1,8 +1,8 @@
 //! The guard of the namespace label.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Client;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::NAMESPACE_LABEL;
@@ -26,7 +26,11 @@ async fn labeller(
     rules: &[Value],
 ) -> anyhow::Result<Client> {
     let user = format!("{}:{name}", namespace.name);
-    let label = json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch", "create"]});
+    let label = json!({
+        "apiGroups": [""],
+        "resources": ["namespaces", "namespaces/status", "namespaces/finalize"],
+        "verbs": ["get", "patch", "update", "create"],
+    });
     let rules: Vec<&Value> = rules.iter().chain([&label]).collect();
     allow_everywhere(namespace, &user, json!(rules)).await?;
     impersonate(&namespace.cluster, &user, &[], &[])
@@ -58,6 +62,44 @@ async fn weakening_needs_unmanage_and_strengthening_nothing() -> anyhow::Result<
             Want::Success,
         )
         .await
+    })
+    .await
+}
+
+/// The API server writes labels that come with a status or with finalizers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_a_namespace_are_no_way_round() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        manage(namespace, Some("enforced")).await?;
+        let name = namespace.name.as_str();
+        for (who, rules, wanted) in [
+            ("user", vec![], Want::Refused("label-weakened")),
+            ("trusted", vec![may_unmanage()], Want::Success),
+        ] {
+            let client = labeller(namespace, who, &rules).await?;
+            let all = Api::<Namespace>::all(client);
+            let patch = Patch::Merge(json!({"metadata": {"labels": {NAMESPACE_LABEL: null}}}));
+            let dry = PatchParams {
+                dry_run: true,
+                ..PatchParams::default()
+            };
+            want("by its status", wanted, async || {
+                all.patch_status(name, &dry, &patch).await
+            })
+            .await?;
+            want("by its finalizers", wanted, async || {
+                let mut changed = all.get(name).await?;
+                changed.labels_mut().remove(NAMESPACE_LABEL);
+                let params = PostParams {
+                    dry_run: true,
+                    ..PostParams::default()
+                };
+                all.replace_subresource("finalize", name, &params, &changed)
+                    .await
+            })
+            .await?;
+        }
+        Ok(())
     })
     .await
 }

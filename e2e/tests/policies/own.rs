@@ -40,6 +40,7 @@ async fn operator(
         "admissionregistration.k8s.io",
         "apiextensions.k8s.io",
         "apps",
+        "autoscaling",
         "networking.k8s.io",
         "policy",
         "rbac.authorization.k8s.io",
@@ -48,6 +49,11 @@ async fn operator(
     let rules: Vec<&Value> = rules.iter().chain([&all]).collect();
     allow_everywhere(namespace, &user, json!(rules)).await?;
     impersonate(&namespace.cluster, &user, &[], &[])
+}
+
+/// An owner that is not there: the garbage collector deletes what names it.
+fn absent_owner() -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "name": "absent", "uid": "00000000-0000-4000-8000-000000000000"})
 }
 
 fn binding(name: &str, role: &str, group: &str) -> anyhow::Result<RoleBinding> {

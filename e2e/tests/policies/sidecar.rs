@@ -1,8 +1,9 @@
 //! What nobody may do to the sidecar of a running pod: enter it, debug it, change it.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
-use kube::api::{AttachParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Binding, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::api::{AttachParams, Patch, PatchParams, PostParams, Request};
+use kube::{Client, Resource as _};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 
@@ -123,6 +124,61 @@ async fn debug_containers_stay_out_of_the_sidecar() -> anyhow::Result<()> {
             if matches!(wanted, Want::Refused(_)) {
                 want(what, *wanted, async || debug(&client, &namespace.name, container).await).await?;
             }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A pod takes labels and annotations from the Binding that puts it on a node.
+#[tokio::test(flavor = "multi_thread")]
+async fn bindings_leave_the_marks_alone() -> anyhow::Result<()> {
+    TestNamespace::run(None, async |namespace| {
+        namespace.create_object(&injected_pod("p")?).await?;
+        manage(namespace, Some("enabled")).await?;
+        let refused = Want::Refused("label-immutable");
+        for (metadata, wanted) in [
+            (json!({"labels": {"tollgate.dev/inject": "false"}}), refused),
+            (
+                json!({"annotations": {"tollgate.dev/injected": "9"}}),
+                refused,
+            ),
+            (
+                json!({"labels": {"topology.kubernetes.io/zone": "a"}}),
+                Want::Success,
+            ),
+            (json!({}), Want::Success),
+        ] {
+            let what = metadata.to_string();
+            let mut binding = json!({
+                "apiVersion": "v1", "kind": "Binding", "metadata": metadata,
+                "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"},
+            });
+            binding["metadata"]["name"] = json!("p");
+            let binding: Binding = serde_json::from_value(binding)?;
+            let dry_run = PostParams {
+                dry_run: true,
+                ..PostParams::default()
+            };
+            want(&what, wanted, async || {
+                namespace
+                    .pods()
+                    .create_subresource::<_, Status>("binding", "p", &dry_run, &binding)
+                    .await
+            })
+            .await?;
+            let old: Request = Request::new(Binding::url_path(&(), Some(&namespace.name)));
+            want(&format!("{what}, the old way"), wanted, async || {
+                let request = old.create(
+                    &dry_run,
+                    serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?,
+                );
+                namespace
+                    .client()
+                    .request::<Status>(request.map_err(kube::Error::BuildRequest)?)
+                    .await
+            })
+            .await?;
         }
         Ok(())
     })

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_shared::contract::{AGENT_CLUSTER_ROLE, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
-use super::{binding, dry_patch, dry_run, operator};
+use super::{absent_owner, binding, dry_patch, dry_run, operator};
 use crate::actor::{account, impersonate, may_unmanage};
 use crate::fixture::manage;
 use crate::want::{Want, want};
@@ -136,6 +136,8 @@ async fn the_webhook_changes_nothing_but_its_ca() -> anyhow::Result<()> {
             (at("rules", json!([])), refused),
             (at("timeoutSeconds", json!(1)), refused),
             (json!({"op": "remove", "path": "/webhooks/0"}), refused),
+            // The garbage collector would delete it.
+            (json!({"op": "add", "path": "/metadata/ownerReferences", "value": [absent_owner()]}), refused),
         ] {
             let patch = Patch::Json::<()>(serde_json::from_value(json!([change]))?);
             want(&change.to_string(), wanted, async || {
