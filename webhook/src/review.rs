@@ -1,36 +1,32 @@
 //! The webhook's HTTP side: `POST /mutate/<label>` and `/validate/<label>`, where `<label>` is the namespace's label as the API
 //! server's own selector found it. Reads bodies within limits and answers; what is decided is `judge`'s business.
 
+mod body;
 mod judge;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body, Incoming};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tollgate_shared::contract::Injection;
 
+pub use self::body::BODY_LIMIT;
+
+use self::body::Room;
 use self::judge::{Answer, Stage, Terms};
 use crate::events::Hints;
 use crate::inject::InjectConfig;
 use crate::metrics::{Admission, Metrics};
 use crate::voucher::{Vouchers, Vouching};
-
-/// The largest body. The API server takes objects of 3 MiB, and a review may hold two of them.
-pub const BODY_LIMIT: usize = 8 * 1024 * 1024;
-
-/// All bodies that are being read or judged at a time, in KiB: parsed, a body takes several times its size.
-const BODIES_KIB: usize = 32 * 1024;
-
-/// How long a body may take. The API server waits 5 s for the whole answer.
-const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Answers reviews.
 #[derive(Clone, Debug)]
@@ -38,7 +34,7 @@ pub struct Review {
     config: watch::Receiver<Arc<InjectConfig>>,
     vouchers: watch::Receiver<Arc<Vouchers>>,
     metrics: Metrics,
-    room: Arc<Semaphore>,
+    room: Room,
     hints: Option<Hints>,
 }
 
@@ -57,7 +53,7 @@ impl Review {
             config,
             vouchers,
             metrics,
-            room: Arc::new(Semaphore::new(BODIES_KIB)),
+            room: Room::default(),
             hints: None,
         }
     }
@@ -83,7 +79,7 @@ impl Review {
             Ok(found) => found,
             Err(refused) => return Ok(refuse(refused)),
         };
-        let read = self.read(request).await;
+        let read = self.room.read(request).await;
         let begun = Instant::now();
         let mut admission = Admission {
             stage: stage.as_str(),
@@ -98,42 +94,6 @@ impl Review {
         };
         self.metrics.admitted(&admission, begun.elapsed());
         Ok(response)
-    }
-
-    /// The body, and the room that it takes.
-    async fn read(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Refused> {
-        check(request.headers())?;
-        let known = request.body().size_hint().exact();
-        let size = known.map_or(BODY_LIMIT, |size| {
-            usize::try_from(size).unwrap_or(usize::MAX)
-        });
-        if size > BODY_LIMIT {
-            return Err(too_large());
-        }
-        let slow = |_| {
-            let text = "the body did not come in time".to_owned();
-            (StatusCode::REQUEST_TIMEOUT, text)
-        };
-        let kib = u32::try_from(size / 1024 + 1).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(kib);
-        let room = tokio::time::timeout(BODY_TIME, room).await.map_err(|_| {
-            let text = "too many reviews at a time".to_owned();
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        })?;
-        let room = room.map_err(|_| internal())?;
-        let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
-        let body = tokio::time::timeout(BODY_TIME, body).await.map_err(slow)?;
-        let body = body.map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                return too_large();
-            }
-            let text = "the body broke off".to_owned();
-            (StatusCode::BAD_REQUEST, text)
-        })?;
-        Ok((body.to_bytes(), room))
     }
 
     /// Answers a body, and notes in `admission` what was decided.
@@ -183,7 +143,7 @@ impl Review {
 ///
 /// # Errors
 /// What the 4xx would say.
-pub fn reply(path: &str, body: &[u8], config: &InjectConfig) -> Result<serde_json::Value, String> {
+pub fn reply(path: &str, body: &[u8], config: &InjectConfig) -> Result<Value, String> {
     let (stage, injection) = route(&Method::POST, path).map_err(|(_, text)| text)?;
     let terms = Terms {
         config,
@@ -218,39 +178,18 @@ fn route(method: &Method, path: &str) -> Result<(Stage, Injection), Refused> {
     Ok((stage, injection))
 }
 
-fn check(headers: &HeaderMap) -> Result<(), Refused> {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
-    let essence = match kind {
-        Some(Ok(kind)) => kind.split(';').next().unwrap_or_default().trim(),
-        _ => "",
-    };
-    if !essence.eq_ignore_ascii_case("application/json") {
-        let text = "the body must be application/json".to_owned();
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-    }
-    // hyper has checked the value; here only its size counts, before a byte of the body is asked for.
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok());
-    match length.map(str::parse::<usize>) {
-        Some(Ok(length)) if length > BODY_LIMIT => Err(too_large()),
-        _ => Ok(()),
-    }
-}
-
-fn too_large() -> Refused {
-    let text = format!("the body is larger than {BODY_LIMIT} bytes");
-    (StatusCode::PAYLOAD_TOO_LARGE, text)
-}
-
 fn internal() -> Refused {
     let text = "an error of this webhook's own; see its log".to_owned();
     (StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
 fn review(answer: &Answer) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(&answer.review) {
-        Ok(body) => respond(StatusCode::OK, "application/json", body),
+    // A patch may be large, and a list that grows is copied.
+    let patch = answer.review.pointer("/response/patch");
+    let patch = patch.and_then(Value::as_str).unwrap_or_default();
+    let mut body = Vec::with_capacity(patch.len() + 1024);
+    match serde_json::to_writer(&mut body, &answer.review) {
+        Ok(()) => respond(StatusCode::OK, "application/json", body),
         Err(_) => refuse(internal()),
     }
 }

@@ -240,6 +240,30 @@ async fn a_body_has_a_limit_and_large_pods_are_below_it() {
     );
 }
 
+/// Only one of the largest bodies is read at a time.
+#[tokio::test]
+async fn a_large_body_that_does_not_come_keeps_no_ordinary_one_out() {
+    let Identity { server, pem } = identity();
+    let rig = rig(server, Duration::ZERO).await;
+    let trust = trust(&pem);
+    let json = "application/json";
+    let mut slow = connect(rig.address, &trust).await.expect("a connection");
+    let large = head("POST", "/mutate/enabled", json, BODY_LIMIT);
+    let asking = large.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
+    slow.write_all(asking.as_bytes()).await.expect("sent");
+    slow.flush().await.expect("sent");
+    // The body is asked for: it has its room.
+    let mut asked = [0; 12];
+    slow.read_exact(&mut asked).await.expect("an answer");
+    assert_eq!(&asked, b"HTTP/1.1 100");
+
+    let body = review("u", 5_000);
+    let mut tls = connect(rig.address, &trust).await.expect("a connection");
+    let head = head("POST", "/mutate/enabled", json, body.len());
+    let (status, _, _) = exchange(&mut tls, &head, &body).await.expect("an answer");
+    assert_eq!(status, 200);
+}
+
 /// Reviews one after the other on kept connections until `stop`; every one that was sent must be answered.
 async fn load(
     address: SocketAddr,
