@@ -10,12 +10,11 @@ pub const LOCAL: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
 /// `list` with the local addresses that it lacks; `None` where it lacks none, or excepts everything.
 #[must_use]
 pub fn with_local(list: &str) -> Option<String> {
-    let words: Vec<&str> = list.split(',').map(str::trim).collect();
-    if words.contains(&"*") {
+    let has = |wanted: &str| list.split(',').any(|word| word.trim() == wanted);
+    if has("*") {
         return None;
     }
-    let missing = LOCAL.iter().filter(|local| !words.contains(local));
-    let missing: Vec<&str> = missing.copied().collect();
+    let missing: Vec<&str> = LOCAL.into_iter().filter(|local| !has(local)).collect();
     match (missing.is_empty(), list.trim().is_empty()) {
         (true, _) => None,
         (false, true) => Some(missing.join(",")),

@@ -23,7 +23,7 @@ use tollgate_shared::contract::Injection;
 
 pub use self::config::InjectConfig;
 pub(crate) use self::config::Shape;
-pub use self::patch::PatchOp;
+pub use self::patch::{Content, PatchOp};
 
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
@@ -93,10 +93,13 @@ pub(crate) fn decide(pod: Json<'_>, context: &Context<'_>) -> Decision {
     match plan(pod, context) {
         Err(denial) => Decision::Deny(denial),
         Ok(Outcome::Leave(reason)) => Decision::Skip(reason),
-        Ok(Outcome::Change { changes, warnings }) => Decision::Patch {
-            operations: changes.into_operations(),
-            warnings,
-        },
+        Ok(Outcome::Change(changes)) => {
+            let (operations, warnings) = changes.into_operations();
+            Decision::Patch {
+                operations,
+                warnings,
+            }
+        }
     }
 }
 

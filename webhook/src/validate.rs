@@ -113,7 +113,7 @@ fn created(pod: Json<'_>, context: &Context<'_>) -> Result<Reason, Denial> {
 fn as_made(pod: Json<'_>, context: &Context<'_>) -> Result<Reason, Denial> {
     match plan(pod, context)? {
         Outcome::Leave(reason) => Ok(reason),
-        Outcome::Change { changes, .. } => match changes.into_denial() {
+        Outcome::Change(changes) => match changes.into_denial() {
             None => Ok(Reason::Valid),
             Some(denial) => Err(denial),
         },
@@ -171,9 +171,12 @@ fn judge_reach(container: &Container<'_>, assign_uid: bool) -> Result<(), Denial
         );
         return Err(Denial::new(Reason::DebugSidecar, message));
     }
-    let mounted = container.mounts()?.into_iter().map(|mount| mount.volume);
-    let mut volumes = mounted.chain(container.variable_volumes()?);
-    if let Some(volume) = volumes.find(|volume| RESERVED_VOLUMES.contains(volume)) {
+    let is_reserved = |volume: &&str| RESERVED_VOLUMES.contains(volume);
+    let mut found = container.variable_volumes()?.into_iter().find(is_reserved);
+    for mount in container.mounts()? {
+        found = found.or(Some(mount?.volume).filter(is_reserved));
+    }
+    if let Some(volume) = found {
         let message = format!(
             "ephemeral container {name} reads {volume}, which is the sidecar's; remove what names it"
         );

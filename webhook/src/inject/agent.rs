@@ -1,11 +1,12 @@
 //! What an agent container gets: its files in place of the API server's token, and variables that point in-cluster clients to
 //! the sidecar.
 
-use serde_json::json;
+use std::borrow::Cow;
+
 use tollgate_shared::contract::{AGENT_VOLUME, RESERVED_VOLUMES, SERVICE_ACCOUNT_PATH};
 use tollgate_shared::no_proxy::{LOCAL, NO_PROXY, PROXIES, with_local};
 
-use super::patch::{Changes, PatchOp, add, append, prepend};
+use super::patch::{Changes, Content, PatchOp, add, append, prepend};
 use super::pod::{Container, Mount, flag, list, text};
 use crate::json::Json;
 use crate::reason::{Denial, Reason};
@@ -25,27 +26,23 @@ pub(crate) struct Agent<'a> {
 
 impl Agent<'_> {
     /// Adds the changes for this container; what is kept against our wish becomes a warning.
-    pub(crate) fn prepare(
-        &self,
-        changes: &mut Changes,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Denial> {
+    pub(crate) fn prepare(&self, changes: &mut Changes) -> Result<(), Denial> {
         self.mounts(changes)?;
-        self.no_proxy(changes, warnings)?;
-        self.variables(changes, warnings)
+        self.no_proxy(changes)?;
+        self.variables(changes)
     }
 
     fn mounts(&self, changes: &mut Changes) -> Result<(), Denial> {
-        let (name, path) = (self.container.name, &self.container.path);
+        let (name, path) = (self.container.name, self.container.path());
         self.refuse_other_ways()?;
-        let mounts = self.container.mounts()?;
         let mut strip = Vec::new();
         let mut has_ours = false;
-        for (index, mount) in mounts.iter().enumerate() {
+        for (index, mount) in self.container.mounts()?.enumerate() {
+            let mount = mount?;
             if self.stripped.contains(&mount.volume) {
                 strip.push(index);
             } else if RESERVED_VOLUMES.contains(&mount.volume) {
-                if has_ours || !self.is_ours(mount)? {
+                if has_ours || !self.is_ours(&mount)? {
                     return Err(self.reserved(mount.volume));
                 }
                 has_ours = true;
@@ -68,12 +65,12 @@ impl Agent<'_> {
         }
         if !has_ours {
             let absent = list(self.container.value, "volumeMounts")?.absent;
-            let mount = json!({
-                "name": AGENT_VOLUME,
-                "mountPath": SERVICE_ACCOUNT_PATH,
-                "subPath": name,
-                "readOnly": true,
-            });
+            let mount = Content::Mount {
+                name: AGENT_VOLUME,
+                mount_path: SERVICE_ACCOUNT_PATH,
+                sub_path: name.to_owned(),
+                read_only: true,
+            };
             for op in append(&format!("{path}/volumeMounts"), absent, vec![mount]) {
                 let message = format!("container {name} lacks the agent's files");
                 changes.must(op, Reason::SidecarDrift, message);
@@ -117,52 +114,60 @@ impl Agent<'_> {
     }
 
     /// The variables that the kubelet derives from the Service `kubernetes`, pointing to the sidecar.
-    fn service_variables(&self) -> [(&'static str, String); 8] {
-        let port = self.port.to_string();
-        let url = format!("tcp://127.0.0.1:{port}");
+    fn service_variables(&self) -> [(&'static str, Cow<'static, str>); 8] {
+        let port = Cow::from(self.port.to_string());
+        let url = Cow::from(format!("tcp://127.0.0.1:{port}"));
         [
-            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".into()),
             ("KUBERNETES_SERVICE_PORT", port.clone()),
             ("KUBERNETES_SERVICE_PORT_HTTPS", port.clone()),
             ("KUBERNETES_PORT", url.clone()),
             ("KUBERNETES_PORT_443_TCP", url),
-            ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".to_owned()),
+            ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".into()),
             ("KUBERNETES_PORT_443_TCP_PORT", port),
-            ("KUBERNETES_PORT_443_TCP_ADDR", "127.0.0.1".to_owned()),
+            ("KUBERNETES_PORT_443_TCP_ADDR", "127.0.0.1".into()),
         ]
     }
 
-    fn variables(&self, changes: &mut Changes, warnings: &mut Vec<String>) -> Result<(), Denial> {
+    fn variables(&self, changes: &mut Changes) -> Result<(), Denial> {
         let env = list(self.container.value, "env")?;
+        let ours = self.service_variables();
+        let mut present = [None; 8];
+        let (mut has_proxy, mut has_exceptions) = (false, false);
+        for entry in env.items.iter() {
+            let name = name(entry);
+            for ((own, _), present) in ours.iter().zip(&mut present) {
+                if name == *own {
+                    // Of entries with the same name the last one counts.
+                    *present = Some(entry.get("value").and_then(Json::as_str));
+                }
+            }
+            has_proxy |= is_proxy(name);
+            has_exceptions |= NO_PROXY.contains(&name);
+        }
         let mut missing = Vec::new();
         let mut kept = Vec::new();
-        for (name, value) in self.service_variables() {
-            // Of entries with the same name the last one counts.
-            match env.items.iter().rfind(|entry| is_named(*entry, name)) {
-                None => missing.push(json!({"name": name, "value": value})),
-                Some(entry) if entry.get("value").and_then(Json::as_str) == Some(&value) => {}
+        for ((name, value), present) in ours.into_iter().zip(present) {
+            match present {
+                None => missing.push(Content::Variable { name, value }),
+                Some(present) if present == Some(&value) => {}
                 Some(_) => kept.push(name),
             }
         }
-        let visible = |names: &[&str]| {
-            let named = |entry: Json<'_>| names.iter().any(|name| is_named(entry, name));
-            env.items.iter().any(named)
-        };
-        let proxied = PROXIES
-            .iter()
-            .any(|name| visible(&[name, &name.to_ascii_lowercase()]));
-        if proxied && !visible(&NO_PROXY) {
-            let entry = |name| json!({"name": name, "value": LOCAL.join(",")});
-            missing.extend(NO_PROXY.map(entry));
+        if has_proxy && !has_exceptions {
+            missing.extend(NO_PROXY.map(|name| Content::Variable {
+                name,
+                value: LOCAL.join(",").into(),
+            }));
         }
         if !kept.is_empty() {
             let (container, kept) = (self.container.name, kept.join(", "));
-            warnings.push(format!(
+            changes.warn(format!(
                 "container {container} sets {kept} itself: its calls may go round the sidecar, without a credential; remove it unless that is meant"
             ));
         }
         // First in the list: `$(VAR)` sees only what stands before.
-        let path = format!("{}/env", self.container.path);
+        let path = format!("{}/env", self.container.path());
         for op in prepend(&path, env.absent, missing) {
             changes.may(op);
         }
@@ -171,13 +176,14 @@ impl Agent<'_> {
 
     /// Appends the local addresses to every visible list of what is not proxied. Comes before [`Self::variables`], which moves
     /// the indexes.
-    fn no_proxy(&self, changes: &mut Changes, warnings: &mut Vec<String>) -> Result<(), Denial> {
+    fn no_proxy(&self, changes: &mut Changes) -> Result<(), Denial> {
         for (index, entry) in list(self.container.value, "env")?.items.iter().enumerate() {
-            let Some(name) = NO_PROXY.iter().find(|name| is_named(entry, name)) else {
+            let name = name(entry);
+            if !NO_PROXY.contains(&name) {
                 continue;
-            };
+            }
             if entry.get("valueFrom").is_some_and(|from| !from.is_null()) {
-                warnings.push(format!(
+                changes.warn(format!(
                     "container {} takes {name} from elsewhere: see that it holds {}",
                     self.container.name,
                     LOCAL.join(",")
@@ -186,7 +192,7 @@ impl Agent<'_> {
             }
             let value = text(entry, "value")?;
             if let Some(longer) = with_local(value.unwrap_or_default()) {
-                let path = format!("{}/env/{index}/value", self.container.path);
+                let path = format!("{}/env/{index}/value", self.container.path());
                 let op = match value {
                     Some(_) => PatchOp::Replace {
                         path,
@@ -201,8 +207,17 @@ impl Agent<'_> {
     }
 }
 
-fn is_named(entry: Json<'_>, name: &str) -> bool {
-    entry.get("name").and_then(Json::as_str) == Some(name)
+/// The name of a variable; empty where it has none.
+fn name(entry: Json<'_>) -> &str {
+    let name = entry.get("name").and_then(Json::as_str);
+    name.unwrap_or_default()
+}
+
+/// Whether a variable names a proxy: in capitals or without any.
+fn is_proxy(name: &str) -> bool {
+    let small = || !name.contains(|c: char| c.is_ascii_uppercase());
+    let is = |proxy: &str| name == proxy || (name.eq_ignore_ascii_case(proxy) && small());
+    PROXIES.into_iter().any(is)
 }
 
 /// Whether a mount lies where the agent's files go or below, under either of that place's names.

@@ -13,8 +13,11 @@ const FOREIGN_MOUNTS: &str = "/var/run/secrets/";
 /// Whether a container of our name is one that we made, perhaps in another release, perhaps changed since: it mounts the
 /// bootstrap volume. That is no proof, and needs to be none, since what we find so is compared, and replaced if it differs.
 pub(crate) fn is_ours(container: &Container<'_>) -> Result<bool, Denial> {
-    let mounts = container.mounts()?;
-    Ok(mounts.iter().any(|mount| mount.volume == BOOTSTRAP_VOLUME))
+    let mut is_ours = false;
+    for mount in container.mounts()? {
+        is_ours |= mount?.volume == BOOTSTRAP_VOLUME;
+    }
+    Ok(is_ours)
 }
 
 /// The first field in which `actual` differs from `wanted` to the sidecar's harm.
@@ -178,6 +181,7 @@ fn same_mounts(actual: &Container<'_>, wanted: Json<'_>) -> Result<bool, Denial>
     let wanted = list(wanted, "volumeMounts")?.items;
     let mut found = 0;
     for mount in actual.mounts()? {
+        let mount = mount?;
         if RESERVED_VOLUMES.contains(&mount.volume) {
             let plain = is_empty(mount.value.get("subPath"))
                 && is_empty(mount.value.get("subPathExpr"))

@@ -21,10 +21,7 @@ pub(crate) enum Outcome {
     /// Nothing of ours.
     Leave(Reason),
     /// These changes.
-    Change {
-        changes: Changes,
-        warnings: Vec<String>,
-    },
+    Change(Changes),
 }
 
 /// Plans for one pod, or refuses it.
@@ -108,7 +105,6 @@ impl<'a> Plan<'a> {
 
     fn run(self) -> Result<Outcome, Denial> {
         let mut changes = Changes::default();
-        let mut warnings = Vec::new();
         self.automount(&mut changes)?;
         self.volumes(&mut changes)?;
         for container in self
@@ -121,12 +117,12 @@ impl<'a> Plan<'a> {
                 stripped: &self.stripped,
                 port: self.settings.port,
             };
-            agent.prepare(&mut changes, &mut warnings)?;
+            agent.prepare(&mut changes)?;
         }
         // Last of the containers: it moves the indexes of the others.
         self.sidecar(&mut changes)?;
         self.annotations(&mut changes)?;
-        Ok(Outcome::Change { changes, warnings })
+        changes.checked().map(Outcome::Change)
     }
 
     /// Without the flag the API server's second pass brings the token back.
@@ -135,7 +131,7 @@ impl<'a> Plan<'a> {
         let off = self.pod.spec.get(key).is_some_and(|value| !value.is_null())
             && !flag(self.pod.spec, key)?;
         if !off {
-            let op = add(format!("/spec/{key}"), false);
+            let op = add(format!("/spec/{key}"), Value::from(false));
             changes.must(op, Reason::TokenLeft, format!("spec.{key} is not false"));
         }
         Ok(())
@@ -145,7 +141,7 @@ impl<'a> Plan<'a> {
         let mut missing = Vec::new();
         for (name, wanted) in sidecar::volumes() {
             match self.pod.volumes.iter().find(|volume| volume.name == name) {
-                None => missing.push(wanted),
+                None => missing.push(wanted.into()),
                 Some(volume)
                     if drift::covers(Some(volume.value), Some(Tree::of(&wanted)?.root())) => {}
                 // Ours of another release; without our sidecar it is somebody else's.
@@ -154,7 +150,7 @@ impl<'a> Plan<'a> {
                     let message = format!("volume {name} is not as injection makes it");
                     let op = PatchOp::Replace {
                         path,
-                        value: wanted,
+                        value: wanted.into(),
                     };
                     changes.must(op, Reason::SidecarDrift, message);
                 }
@@ -183,7 +179,11 @@ impl<'a> Plan<'a> {
         let at = |index| format!("/spec/initContainers/{index}");
         let Some((index, container)) = self.present else {
             let absent = list(self.pod.spec, "initContainers")?.absent;
-            for op in prepend("/spec/initContainers", absent, vec![self.sidecar.clone()]) {
+            for op in prepend(
+                "/spec/initContainers",
+                absent,
+                vec![self.sidecar.clone().into()],
+            ) {
                 changes.must(op, Reason::SidecarMissing, "the pod has no sidecar");
             }
             return Ok(());
@@ -194,7 +194,7 @@ impl<'a> Plan<'a> {
         let actual = container.value.get("resources");
         let replace = PatchOp::Replace {
             path: at(index),
-            value: self.sidecar.clone(),
+            value: self.sidecar.clone().into(),
         };
         if let Some(field) = drift {
             let message = format!("the sidecar's {field} is not as injection makes it");
@@ -233,7 +233,7 @@ impl<'a> Plan<'a> {
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.into()))
                 .collect();
-            changes.may(add("/metadata/annotations", all));
+            changes.may(add("/metadata/annotations", Value::Object(all)));
             return Ok(());
         };
         for (key, value) in wanted {

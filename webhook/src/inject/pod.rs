@@ -6,6 +6,12 @@ use std::collections::BTreeSet;
 use crate::json::{self, Json, Kind};
 use crate::reason::{Denial, Reason};
 
+/// Longest path that the kernel takes.
+const PATH_MAX: usize = 4096;
+/// Most containers of a kind, and volumes: their names go into one variable of the sidecar, and the kernel takes 128 KiB of one,
+/// which is 2,000 names at their longest.
+const MOST_PARTS: usize = 2000;
+
 /// A list that may be absent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a> {
@@ -70,9 +76,9 @@ pub(crate) fn object<'a>(parent: Json<'a>, key: &str) -> Result<Option<Json<'a>>
 #[derive(Clone, Debug)]
 pub(crate) struct Container<'a> {
     pub(crate) name: &'a str,
-    /// JSON Pointer.
-    pub(crate) path: String,
     pub(crate) value: Json<'a>,
+    list: &'static str,
+    index: usize,
 }
 
 /// A volume with its place in the pod.
@@ -93,21 +99,24 @@ pub(crate) struct Mount<'a> {
 }
 
 impl<'a> Container<'a> {
+    /// JSON Pointer.
+    pub(crate) fn path(&self) -> String {
+        format!("/spec/{}/{}", self.list, self.index)
+    }
+
     /// Its mounts, in order.
-    pub(crate) fn mounts(&self) -> Result<Vec<Mount<'a>>, Denial> {
+    pub(crate) fn mounts(&self) -> Result<impl Iterator<Item = Result<Mount<'a>, Denial>>, Denial> {
         let read = |value: Json<'a>| {
             let wrong = || Denial::malformed("volumeMounts", "a list of mounts");
             Ok(Mount {
                 volume: text(value, "name")?.ok_or_else(wrong)?,
-                path: text(value, "mountPath")?.ok_or_else(wrong)?,
+                path: text(value, "mountPath")?
+                    .filter(|path| path.len() <= PATH_MAX)
+                    .ok_or_else(wrong)?,
                 value,
             })
         };
-        list(self.value, "volumeMounts")?
-            .items
-            .iter()
-            .map(read)
-            .collect()
+        Ok(list(self.value, "volumeMounts")?.items.iter().map(read))
     }
 
     /// Names of the volumes whose files its variables are read from (`fileKeyRef`, since Kubernetes 1.34): the kubelet reads
@@ -194,8 +203,8 @@ impl<'a> Pod<'a> {
     }
 }
 
-fn containers<'a>(spec: Json<'a>, key: &str) -> Result<Vec<Container<'a>>, Denial> {
-    let items = list(spec, key)?.items.iter().enumerate();
+fn containers<'a>(spec: Json<'a>, key: &'static str) -> Result<Vec<Container<'a>>, Denial> {
+    let items = few(spec, key)?.iter().enumerate();
     let read = |(index, value): (usize, Json<'a>)| {
         let name = text(value, "name")?.unwrap_or_default();
         if !is_label(name) {
@@ -205,21 +214,32 @@ fn containers<'a>(spec: Json<'a>, key: &str) -> Result<Vec<Container<'a>>, Denia
         }
         Ok(Container {
             name,
-            path: format!("/spec/{key}/{index}"),
             value,
+            list: key,
+            index,
         })
     };
     items.map(read).collect()
 }
 
 fn volumes(spec: Json<'_>) -> Result<Vec<Volume<'_>>, Denial> {
-    let items = list(spec, "volumes")?.items.iter().enumerate();
+    let items = few(spec, "volumes")?.iter().enumerate();
     let read = |(index, value)| {
         let name = text(value, "name")?;
         let name = name.ok_or_else(|| Denial::malformed("volumes", "a list of named volumes"))?;
         Ok(Volume { name, index, value })
     };
     items.map(read).collect()
+}
+
+/// The list `key` of parts that each take memory here, and would take far more of a node.
+fn few<'a>(spec: Json<'a>, key: &str) -> Result<json::List<'a>, Denial> {
+    let items = list(spec, key)?.items;
+    if items.len() > MOST_PARTS {
+        let message = format!("spec.{key} has more than {MOST_PARTS} entries; split the pod");
+        return Err(Denial::new(Reason::BadRequest, message));
+    }
+    Ok(items)
 }
 
 /// The API server refuses a pod with the same name twice as well, but only after us.

@@ -66,7 +66,7 @@ fn operations_serialise_as_rfc_6902_says() {
         (
             PatchOp::Add {
                 path: "/a".to_owned(),
-                value: json!(1),
+                value: json!(1).into(),
             },
             r#"{"op":"add","path":"/a","value":1}"#,
         ),

@@ -1,8 +1,8 @@
 //! One AdmissionReview in, one out; pure. Whatever cannot be judged is refused: with `allowed: false` where there is a uid to
 //! answer to, with an error otherwise. Nothing is allowed because something could not be read.
 
-use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderStringWriter;
 use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 
@@ -315,7 +315,9 @@ fn allowed(
     );
     // Patch and patchType: both or none (`request/admissionreview.go`, VerifyAdmissionResponse).
     if !operations.is_empty() {
-        let patch = STANDARD.encode(serde_json::to_vec(operations)?);
+        let mut patch = EncoderStringWriter::new(&STANDARD);
+        serde_json::to_writer(&mut patch, operations)?;
+        let patch = patch.into_inner();
         response.insert("patchType".to_owned(), "JSONPatch".into());
         response.insert("patch".to_owned(), patch.into());
     }

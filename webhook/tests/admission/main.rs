@@ -12,6 +12,8 @@ mod golden;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod voucher;

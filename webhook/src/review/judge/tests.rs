@@ -1,5 +1,7 @@
 //! Reviews, good and bad, without HTTP.
 
+use base64::Engine as _;
+
 use super::*;
 
 fn config() -> InjectConfig {
