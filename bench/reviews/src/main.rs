@@ -8,6 +8,7 @@ mod webhook;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Parser;
 
 use self::load::{Load, Measured};
@@ -16,6 +17,10 @@ use self::webhook::Webhook;
 /// Bytes of an ordinary review's pod, and of the largest one that is worth a thought.
 const ORDINARY: usize = 10 * 1024;
 const LARGE: usize = 2_500_000;
+
+/// How many of these are sent one by one, and how long on all connections.
+const LARGE_ONES: usize = 20;
+const CROWD: Duration = Duration::from_secs(1);
 
 /// Connections that are kept alive, as an API server keeps some.
 const CONNECTIONS: usize = 8;
@@ -44,7 +49,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let webhook = Webhook::start(&arguments.webhook).await?;
-    let ordinary = pod::review(ORDINARY, 60);
+    let ordinary = pod::of_variables(ORDINARY, 60);
     let time = Duration::from_secs(arguments.seconds);
     say(&format!(
         "reviews (mutate) of a pod of {} bytes, {CONNECTIONS} kept-alive TLS connections; idle: {} KiB resident",
@@ -70,16 +75,26 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         webhook.memory()?.resident
     ));
 
-    for each in [1000, 60] {
-        let large = pod::review(LARGE, each);
-        let large = Load::new(&webhook, large).one_by_one(20);
-        let large = measure(&webhook, large).await?;
-        large.say(&format!(
-            "pods of 2.5 MB, in variables of {each} bytes, one by one"
-        ));
+    for (sort, review) in pod::of_every_sort(LARGE) {
+        large(arguments, sort, review).await?;
+    }
+    Ok(())
+}
+
+/// Measures large pods one by one and all connections at a time, each with a process of its own, whose memory shows what they take.
+async fn large(arguments: &Arguments, sort: &str, review: Bytes) -> anyhow::Result<()> {
+    for (how, is_crowd) in [("one by one", false), ("at a time", true)] {
+        let webhook = Webhook::start(&arguments.webhook).await?;
+        let load = Load::new(&webhook, review.clone());
+        let phase = match is_crowd {
+            false => measure(&webhook, load.one_by_one(LARGE_ONES)).await?,
+            true => measure(&webhook, load.at_most(CROWD)).await?,
+        };
+        phase.say(&format!("pods of 2.5 MB in {sort}, {how}"));
+        let memory = webhook.memory()?;
         say(&format!(
-            "  memory: {} KiB at its highest",
-            webhook.memory()?.highest
+            "  memory: {} KiB at its highest, {} KiB afterwards",
+            memory.highest, memory.resident
         ));
     }
     Ok(())

@@ -4,18 +4,61 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// A review whose pod has about `size` bytes, in environment variables of `each` bytes: they are what large pods are made of.
-pub(crate) fn review(size: usize, each: usize) -> Bytes {
-    let mut pod = pod();
-    let missing = size.saturating_sub(pod.to_string().len());
+/// Where the first container is.
+const AGENT: &str = "/spec/containers/0";
+
+/// A review whose pod has about `size` bytes, in environment variables of `each` bytes.
+pub(crate) fn of_variables(size: usize, each: usize) -> Bytes {
     let value = "v".repeat(each);
-    let variables = missing / (each + r#"{"name":"SETTING_000000","value":""},"#.len());
-    let variables: Vec<Value> = (0..variables)
-        .map(|index| json!({"name": format!("SETTING_{index:06}"), "value": value}))
-        .collect();
-    if let Some(env) = pod.pointer_mut("/spec/containers/0/env") {
-        *env = variables.into();
+    let variable = |n| json!({"name": format!("SETTING_{n:06}"), "value": value});
+    with(AGENT, "env", items(size, variable))
+}
+
+/// Reviews whose pods have about `size` bytes, each of another sort.
+pub(crate) fn of_every_sort(size: usize) -> Vec<(&'static str, Bytes)> {
+    let name = |n| json!({"name": format!("V{n:06}")});
+    let mount = |n| json!({"name": "work", "mountPath": format!("/work/{n:06}")});
+    // As many smaller ones would be too many.
+    let agent = |n| container(&format!("agent-{n}"), &"a".repeat(600));
+    let argument = |n| json!(format!("{n:08}"));
+    let nested = |_| (0..100).fold(json!({}), |inner, _| json!({ "x": inner }));
+    let annotation = |n| (format!("example.com/{n:07}"), json!("v".repeat(20)));
+    let annotations = (0..size / 45).map(annotation).collect();
+    let text = |part: &str| json!({"text": part.repeat(size / part.len())});
+    vec![
+        ("variables of 1000 bytes", of_variables(size, 1000)),
+        ("variables of 60 bytes", of_variables(size, 60)),
+        ("names", with(AGENT, "env", items(size, name))),
+        ("annotations", with("/metadata", "annotations", annotations)),
+        ("mounts", with(AGENT, "volumeMounts", items(size, mount))),
+        (
+            "containers",
+            with("/spec", "containers", items(size, agent)),
+        ),
+        ("arguments", with(AGENT, "args", items(size, argument))),
+        ("nested objects", with(AGENT, "new", items(size, nested))),
+        ("one text", with("/metadata", "annotations", text("text"))),
+        ("escapes", with("/metadata", "annotations", text("\n"))),
+    ]
+}
+
+/// As many items as `size` allows, beside the rest of a pod.
+fn items(size: usize, make: impl Fn(usize) -> Value) -> Value {
+    let room = size.saturating_sub(pod().to_string().len());
+    let count = room / (make(0).to_string().len() + 1);
+    (0..count).map(make).collect()
+}
+
+/// A review of a pod with this member of the object at `pointer`.
+fn with(pointer: &str, key: &str, value: Value) -> Bytes {
+    let mut pod = pod();
+    if let Some(Value::Object(members)) = pod.pointer_mut(pointer) {
+        members.insert(key.to_owned(), value);
     }
+    review(&pod)
+}
+
+fn review(pod: &Value) -> Bytes {
     let review = json!({
         "kind": "AdmissionReview",
         "apiVersion": "admission.k8s.io/v1",
@@ -41,26 +84,28 @@ pub(crate) fn review(size: usize, each: usize) -> Bytes {
     review.to_string().into()
 }
 
-fn pod() -> Value {
+fn container(name: &str, argument: &str) -> Value {
     let mount = json!({"name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
-    let container = |name: &str| {
-        json!({
-            "name": name,
-            "image": "registry.example/agents/planner@sha256:0e1fc0c9a4ec7b0f8ec0c2dd0a3d3ac43f4f1f2f04bdc1d2a9e4a4a3d8f3f7aa",
-            "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
-            "env": [],
-            "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
-            "volumeMounts": [{"name": "work", "mountPath": "/work"}, mount],
-            "livenessProbe": {
-                "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
-                "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
-            },
-            "terminationMessagePath": "/dev/termination-log",
-            "terminationMessagePolicy": "File",
-            "imagePullPolicy": "IfNotPresent",
-            "securityContext": {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "allowPrivilegeEscalation": false},
-        })
-    };
+    json!({
+        "name": name,
+        "image": "registry.example/agents/planner@sha256:0e1fc0c9a4ec7b0f8ec0c2dd0a3d3ac43f4f1f2f04bdc1d2a9e4a4a3d8f3f7aa",
+        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+        "args": [argument],
+        "env": [],
+        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "256Mi"}},
+        "volumeMounts": [{"name": "work", "mountPath": "/work"}, mount],
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
+            "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "allowPrivilegeEscalation": false},
+    })
+}
+
+fn pod() -> Value {
     json!({
         "kind": "Pod",
         "apiVersion": "v1",
@@ -83,8 +128,8 @@ fn pod() -> Value {
                     {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
                 ]}},
             ],
-            "initContainers": [container("prepare")],
-            "containers": [container("planner"), container("tools")],
+            "initContainers": [container("prepare", "--port=8080")],
+            "containers": [container("planner", "--port=8080"), container("tools", "--port=8080")],
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": 30,
             "dnsPolicy": "ClusterFirst",
