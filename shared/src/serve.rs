@@ -8,6 +8,7 @@ mod connection;
 mod framing;
 mod idle;
 mod metrics;
+mod peers;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,6 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::drain;
+
+use self::metrics::Cause;
+use self::peers::{Peer, Peers};
 
 pub use self::metrics::Metrics;
 
@@ -47,6 +51,8 @@ pub struct BindError {
 pub struct Limits {
     /// Connections at a time, upgraded ones included. Further ones wait in the kernel's queue.
     pub connections: usize,
+    /// Connections of one address at a time. Further ones are closed at once.
+    pub connections_of_peer: usize,
     /// From the accept to the end of the TLS handshake.
     pub handshake: Duration,
     /// From the first byte of a request to the end of its headers.
@@ -69,6 +75,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_of_peer: usize::MAX,
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(10),
             idle: Duration::from_mins(10),
@@ -146,6 +153,7 @@ impl Listener {
         B::Error: Into<BoxError>,
     {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
+        let peers = Peers::new(self.limits.connections_of_peer);
         let (close, closing) = drain::channel();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop(drain.clone(), self.limits.linger));
@@ -154,17 +162,17 @@ impl Listener {
                 biased;
                 () = &mut stop => break,
                 Some(ended) = tasks.join_next() => report(ended),
-                (stream, peer, permit) = self.accept(&permits) => {
+                (stream, address, peer, permit) = self.accept(&permits, &peers) => {
                     let connection = connection::Connection {
                         stream,
-                        guard: self.metrics.opened(permit),
+                        guard: self.metrics.opened(permit, peer),
                         tls: self.tls.as_ref().map(|config| Arc::clone(&config.borrow())),
                         limits: self.limits.clone(),
                         metrics: self.metrics.clone(),
                         draining: drain.clone(),
                         closing: closing.clone(),
                     };
-                    tasks.spawn(connection.run(make(peer)));
+                    tasks.spawn(connection.run(make(address)));
                 }
             }
         }
@@ -188,7 +196,8 @@ impl Listener {
     async fn accept(
         &self,
         permits: &Arc<Semaphore>,
-    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        peers: &Peers,
+    ) -> (TcpStream, SocketAddr, Peer, OwnedSemaphorePermit) {
         loop {
             let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
                 // The semaphore is never closed.
@@ -196,7 +205,10 @@ impl Listener {
                 continue;
             };
             match self.tcp.accept().await {
-                Ok((stream, peer)) => return (stream, peer, permit),
+                Ok((stream, address)) => match peers.enter(address.ip()) {
+                    Some(peer) => return (stream, address, peer, permit),
+                    None => self.metrics.turned_away(Cause::TooManyOfPeer),
+                },
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     tracing::warn!(address = %self.address, %error, "cannot accept a connection");

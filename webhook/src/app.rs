@@ -23,6 +23,11 @@ use crate::review::Review;
 
 /// How long connections are accepted after the end was signalled: endpoints empty within seconds.
 const LINGER: Duration = Duration::from_secs(8);
+/// How many connections one address may hold, out of 1,024. An API server opens one for each review that it has under way, and
+/// admits 200 changes at a time by default; somebody else's pod shall not take the place of all API servers.
+const CONNECTIONS_OF_PEER: usize = 512;
+/// How long a connection may wait for its next review: longer than the 90 s after which the API server's client closes it.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long open reviews may then take. With [`LINGER`] it stays below the Deployment's 30 s of grace.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -68,6 +73,8 @@ impl Bound {
         let connections = serve::Metrics::register(&mut registry);
         let ready = Ready::default();
         let limits = Limits {
+            connections_of_peer: CONNECTIONS_OF_PEER,
+            idle: IDLE,
             linger: LINGER,
             drain: DRAIN,
             ..Limits::default()

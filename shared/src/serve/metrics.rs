@@ -7,6 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::peers::Peer;
+
 /// Connections of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -20,6 +22,7 @@ pub(super) enum Cause {
     PlainHttp,
     Handshake,
     HandshakeTimeout,
+    TooManyOfPeer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,11 +43,12 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn opened(&self, permit: OwnedSemaphorePermit) -> Guard {
+    pub(super) fn opened(&self, permit: OwnedSemaphorePermit, peer: Peer) -> Guard {
         self.open.inc();
         Guard {
             open: self.open.clone(),
             _permit: permit,
+            _peer: peer,
         }
     }
 
@@ -58,6 +62,7 @@ impl Metrics {
 pub(super) struct Guard {
     open: Gauge,
     _permit: OwnedSemaphorePermit,
+    _peer: Peer,
 }
 
 impl Drop for Guard {

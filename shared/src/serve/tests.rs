@@ -285,6 +285,42 @@ async fn a_kept_connection_may_rest_longer_than_a_head_may_take() {
 }
 
 #[tokio::test]
+async fn one_address_does_not_take_the_place_of_all() {
+    let rig = rig(Limits {
+        connections_of_peer: 2,
+        ..Limits::default()
+    })
+    .await;
+    let (first, _second) = (rig.tls().await, rig.tls().await);
+    let mut third = rig.tcp().await;
+    assert_eq!(read_all(&mut third).await, "", "closed at once");
+    let elsewhere = tokio::net::TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let elsewhere = elsewhere.connect(rig.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut elsewhere = rig.trust.connect(name, elsewhere).await.unwrap();
+    send(&mut elsewhere, GET).await;
+    assert!(read_until(&mut elsewhere, "hello").await.contains("200 OK"));
+    drop(first);
+    patient(async {
+        // Until the listener has seen that it is gone.
+        while !is_served(&rig).await {}
+    })
+    .await;
+    rig.end().await;
+}
+
+/// Whether a new connection of this address is answered.
+async fn is_served(rig: &Rig) -> bool {
+    let name = ServerName::try_from("localhost").unwrap();
+    let Ok(mut tls) = rig.trust.connect(name, rig.tcp().await).await else {
+        return false;
+    };
+    send(&mut tls, GET).await;
+    read_until(&mut tls, "hello").await.contains("200 OK")
+}
+
+#[tokio::test]
 async fn a_kept_connection_ends_at_the_idle_limit() {
     let rig = rig(Limits {
         head: Duration::from_hours(1),
