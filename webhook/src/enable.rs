@@ -9,7 +9,7 @@ mod watches;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tollgate_shared::contract::{
     AGENT_CLUSTER_ROLE, Injection, NAMESPACE_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE,
 };
+use tracing::Level;
 
 use self::guard::{Guard, Shipped, Stored};
 use self::plan::Step;
@@ -38,6 +39,8 @@ use crate::metrics::Metrics;
 const PERIOD: Duration = Duration::from_secs(60);
 /// How long until a failed step is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long after a start a guard that never was in force is taken for a new one.
+const EARLY: Duration = Duration::from_secs(120);
 
 /// Namespaces that are never managed.
 pub(crate) const NEVER: [&str; 2] = ["kube-system", SYSTEM_NAMESPACE];
@@ -60,7 +63,10 @@ pub struct Enable {
     unlisted: BTreeSet<usize>,
     /// Whether the guard has answered since it was last seen not to stand.
     answered: bool,
-    said: Option<Guard>,
+    /// Whether it has ever answered.
+    has_answered: bool,
+    begun: Instant,
+    said: Option<(Guard, Level)>,
 }
 
 impl Enable {
@@ -90,6 +96,8 @@ impl Enable {
             config,
             metrics,
             answered: false,
+            has_answered: false,
+            begun: Instant::now(),
             said: None,
         }
     }
@@ -158,9 +166,12 @@ impl Enable {
         }
         // No event tells when a guard that stands comes into force.
         done &= !matches!(guard, Guard::Silent | Guard::Unknown);
-        if self.said.as_ref() != Some(&guard) {
-            guard.log();
-            self.said = Some(guard);
+        let early = !self.has_answered && self.begun.elapsed() < EARLY;
+        let level = guard.level(early);
+        let said = (guard, level);
+        if self.said.as_ref() != Some(&said) {
+            said.0.log(level);
+            self.said = Some(said);
         }
         Ok(done)
     }
@@ -182,6 +193,7 @@ impl Enable {
         Ok(match probe::probe(&self.client).await {
             Probe::Answered => {
                 self.answered = true;
+                self.has_answered = true;
                 judged
             }
             Probe::Silent => Guard::Silent,

@@ -18,7 +18,7 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{mpsc, watch};
 use tollgate_shared::contract::{Injection, NAMESPACE_LABEL};
 
-pub(crate) use self::hint::{Hint, is_real};
+pub(crate) use self::hint::{Hint, controller, is_real};
 use self::memory::{Follow, Memory};
 use self::note::Note;
 use crate::inject::InjectConfig;

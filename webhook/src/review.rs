@@ -3,6 +3,7 @@
 
 mod body;
 mod judge;
+mod subject;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -119,6 +120,16 @@ impl Review {
             Ok(Ok(mut answer)) => {
                 if let (Some(hints), Some(hint)) = (&self.hints, answer.hint.take()) {
                     hints.leave(hint);
+                }
+                if let Some(subject) = &answer.denied {
+                    tracing::debug!(
+                        stage = stage.as_str(),
+                        namespace = subject.namespace,
+                        pod_of = subject.pod_of,
+                        reason = answer.reason.code(),
+                        dry_run = answer.dry_run,
+                        "denied"
+                    );
                 }
                 admission.decision = answer.decision;
                 admission.reason = answer.reason.code();

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use tollgate_shared::contract::Binding;
+use tracing::Level;
 
 /// Name of the policy and of its binding.
 pub(crate) const NAME: &str = "tollgate-token-guard";
@@ -37,26 +38,35 @@ pub(crate) enum Guard {
 }
 
 impl Guard {
-    /// Tells the operator what follows from it.
-    pub(crate) fn log(&self) {
+    /// How bad it is. An API server takes seconds to put a new policy into force: in `early` times that is no trouble yet.
+    pub(crate) const fn level(&self, early: bool) -> Level {
         match self {
-            Self::Stands => {
-                tracing::info!("the token guard stands: managed namespaces hold their grants");
-            }
+            Self::Stands => Level::INFO,
+            Self::Newer | Self::Unknown => Level::WARN,
+            Self::Silent if early => Level::WARN,
+            Self::Silent | Self::Fallen(_) => Level::ERROR,
+        }
+    }
+
+    /// Tells the operator what follows from it.
+    pub(crate) fn log(&self, level: Level) {
+        let text = match self {
+            Self::Stands => "the token guard stands: managed namespaces hold their grants",
             Self::Newer => {
-                tracing::warn!(
-                    "the token guard is of a later release: its own replicas see to the grants"
-                );
+                "the token guard is of a later release: its own replicas see to the grants"
             }
-            Self::Silent => {
-                tracing::error!("the token guard is not in force yet: grants are withheld");
-            }
-            Self::Unknown => {
-                tracing::warn!("whether the token guard is in force is not known yet");
-            }
-            Self::Fallen(reason) => {
-                tracing::error!(%reason, "grants are withheld: apply the manifests of this release again");
-            }
+            Self::Silent => "the token guard is not in force yet: grants are withheld",
+            Self::Unknown => "whether the token guard is in force is not known yet",
+            Self::Fallen(_) => "grants are withheld: apply the manifests of this release again",
+        };
+        let reason = match self {
+            Self::Fallen(reason) => Some(reason.as_str()),
+            _ => None,
+        };
+        match level {
+            Level::ERROR => tracing::error!(reason, "{text}"),
+            Level::WARN => tracing::warn!(reason, "{text}"),
+            _ => tracing::info!(reason, "{text}"),
         }
     }
 }

@@ -6,6 +6,7 @@ use base64::write::EncoderStringWriter;
 use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 
+use super::subject::Subject;
 use crate::events::{Hint, is_real};
 use crate::inject::{Context, Decision, InjectConfig, PatchOp, decide};
 use crate::json::{Json, Tree};
@@ -52,6 +53,8 @@ pub(crate) struct Answer {
     pub(crate) dry_run: bool,
     /// The workload whose owner should know; never on a dry run.
     pub(crate) hint: Option<Hint>,
+    /// Whom the log names; of denials only.
+    pub(crate) denied: Option<Subject>,
 }
 
 /// The body is no AdmissionReview that could be answered.
@@ -102,9 +105,11 @@ pub(crate) fn answer(
         true => Hint::read(request, decided.reason),
         false => None,
     };
+    let denied = matches!(decided.verdict, Judged::Denied(_)).then(|| Subject::read(request));
     Ok(Answer {
         dry_run: !is_real(request),
         hint,
+        denied,
         ..decided.into_answer(stage, uid)
     })
 }
@@ -268,6 +273,7 @@ impl Outcome {
                     reason,
                     dry_run: false,
                     hint: None,
+                    denied: None,
                 },
                 Err(error) => {
                     tracing::error!(%error, stage = stage.as_str(), "cannot write a patch");
@@ -297,6 +303,7 @@ fn denied(uid: &str, denial: Denial) -> Answer {
         reason: denial.reason,
         dry_run: false,
         hint: None,
+        denied: None,
     }
 }
 

@@ -138,3 +138,20 @@ fn the_manifests_name_this_release() {
         );
     }
 }
+
+#[test]
+fn a_guard_that_is_new_may_take_its_time() {
+    for (guard, early, later) in [
+        (Guard::Stands, Level::INFO, Level::INFO),
+        (Guard::Newer, Level::WARN, Level::WARN),
+        (Guard::Unknown, Level::WARN, Level::WARN),
+        (Guard::Silent, Level::WARN, Level::ERROR),
+        (Guard::Fallen(String::new()), Level::ERROR, Level::ERROR),
+    ] {
+        assert_eq!(
+            (guard.level(true), guard.level(false)),
+            (early, later),
+            "{guard:?}"
+        );
+    }
+}

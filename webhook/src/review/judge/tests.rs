@@ -248,3 +248,18 @@ fn what_an_owner_should_know_is_hinted_at_and_never_on_a_dry_run() {
         assert_eq!(hint(stage, review), None, "{review}");
     }
 }
+
+#[test]
+fn a_denial_names_its_pod_for_the_log_and_nothing_else_does() {
+    let allowed = ask(Stage::Mutate, Injection::Enabled, &review());
+    assert_eq!(allowed.denied, None);
+    let mut review = review();
+    review["request"]["object"]["spec"]["hostNetwork"] = true.into();
+    for stage in [Stage::Mutate, Stage::Validate] {
+        let denied = ask(stage, Injection::Enabled, &review).denied.unwrap();
+        assert_eq!(
+            (denied.namespace.as_str(), denied.pod_of.as_str()),
+            ("n", "p")
+        );
+    }
+}
