@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 use tollgate_shared::contract::{ADMIN_PORT, variable};
 use tollgate_shared::duration::GoDuration;
-use tollgate_shared::knobs::{BadConfig, EXIT_BAD_CONFIG, EXIT_FAILED_START, Knobs};
+use tollgate_shared::knobs::{BadConfig, EXIT_BAD_CONFIG, EXIT_FAILED_START, EXIT_NO_INPUT, Knobs};
 use tollgate_shared::signals::Signals;
 use tollgate_shared::{drain, telemetry};
 
@@ -90,7 +90,7 @@ fn verify_command() -> Command {
     };
     Command::new("verify")
         .about("Check that records are whole, and join them with the cluster's audit log")
-        .after_help("Exit status: 0 if all is well, 1 if a chain is broken or a record or a call is missing, 64 for bad arguments.")
+        .after_help("Exit status: 0 if all is well, 1 if a chain is broken or a record or a call is missing, 64 for bad arguments, 66 if what is given cannot be read or holds nothing to verify.")
         .args([
             file("files").num_args(1..).required(true).help("Files with records, in any order; - is standard input"),
             file("cluster-audit")
@@ -130,7 +130,7 @@ fn verify(matches: &ArgMatches) -> ExitCode {
             println!("{summary}");
             ExitCode::from(u8::from(!summary.is_good()))
         }
-        Err(error) => fail(EXIT_FAILED_START, &error.to_string()),
+        Err(error) => fail(EXIT_NO_INPUT, &error.to_string()),
     }
 }
 

@@ -220,3 +220,43 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes in a column of the tables under a heading.
+    fn documented(heading: &str, column: usize) -> Vec<&'static str> {
+        let text = include_str!("../../docs/operations.md");
+        let (_, section) = text.split_once(&format!("## {heading}\n")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(column));
+        cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect()
+    }
+
+    #[test]
+    fn every_code_is_in_the_documentation_and_no_other() {
+        let refused = documented("When a call is refused", 1);
+        let unminted = documented("When no token can be minted", 3);
+        // `floor-…` stands for all that begin so.
+        let is = |known: &str, code: &str| match known.strip_suffix('…') {
+            Some(head) => code.starts_with(head),
+            None => known == code,
+        };
+        for reason in Reason::ALL {
+            let code = reason.code();
+            assert!(refused.iter().any(|known| is(known, code)), "{code}");
+            assert!(
+                !code.starts_with("mint-") || unminted.contains(&code),
+                "{code}"
+            );
+        }
+        for known in refused.iter().chain(&unminted) {
+            let found = Reason::ALL.iter().any(|reason| is(known, reason.code()));
+            assert!(found, "{known}");
+        }
+    }
+}

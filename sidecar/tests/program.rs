@@ -129,3 +129,25 @@ async fn logs_are_text_where_that_is_asked_for_and_a_probe_has_an_end() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("not ready after"), "{said}");
 }
+
+/// What cannot be read is no finding, which is 1, and no wrong call, which is 64.
+#[test]
+fn records_that_cannot_be_read_end_a_verification_with_66() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    let (empty, missing) = (empty.to_str().unwrap(), "/nonexistent/records");
+    for (arguments, code, part) in [
+        (&["verify", missing][..], 66, missing),
+        (&["verify", empty], 66, empty),
+        (&["verify", empty, "--cluster-audit", missing], 66, empty),
+        (&["verify"], 64, "FILE"),
+        (&["verify", empty, "--whole"], 64, "--whole"),
+    ] {
+        let mut program = command(arguments.iter().map(|&argument| argument.to_owned()));
+        let output = program.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}

@@ -174,4 +174,18 @@ mod tests {
             );
         }
     }
+    #[test]
+    fn every_code_is_in_the_documentation_and_no_other() {
+        let text = include_str!("../../docs/operations.md");
+        let (_, section) = text.split_once("## When a pod is denied\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let documented: Vec<&str> = cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        let codes: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(BTreeSet::from_iter(documented.iter().copied()), codes);
+        assert_eq!(documented.len(), codes.len(), "{documented:?}");
+    }
 }
