@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use http::Request;
 use http::header::CONTENT_TYPE;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
@@ -12,7 +13,9 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
-use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT};
+use tollgate_shared::contract::{
+    Injection, POD_LABEL, SYSTEM_NAMESPACE, WEBHOOK_NAME, WEBHOOK_PORT,
+};
 
 /// A workload of some pods that may not be.
 fn workload(kind: &str, name: &str, replicas: u32, spec: &Value) -> Value {
@@ -88,6 +91,48 @@ async fn whoever_made_a_deployment_is_told_why_it_has_no_pods() -> anyhow::Resul
         };
         wait::first(namespace.api(), watcher::Config::default(), what, retried).await?;
         assert_eq!(all_told(namespace).await?, ["agent"]);
+        Ok(())
+    })
+    .await
+}
+
+/// The token for which these pods are denied is not in the template: the API server adds it before the webhook sees a pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_made_a_cron_job_is_told_of_the_token_that_its_pods_would_get() -> anyhow::Result<()>
+{
+    TestNamespace::run(Some(Injection::Enforced), async |namespace| {
+        let template = json!({
+            "metadata": {"labels": {POD_LABEL: "false"}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "agent", "image": "none"}]},
+        });
+        let job = json!({"template": template});
+        let made: CronJob = namespace
+            .apply(&json!({
+                "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"},
+                "spec": {"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": job}},
+            }))
+            .await?;
+        // As `kubectl create job --from` makes it.
+        let owner = json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "controller": true,
+            "name": "nightly", "uid": made.metadata.uid,
+        });
+        for metadata in [
+            json!({"name": "nightly-1", "ownerReferences": [owner]}),
+            json!({"name": "once"}),
+        ] {
+            let job =
+                json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job});
+            namespace.apply::<Job>(&job).await?;
+        }
+        for (name, kind) in [("nightly", "CronJob"), ("once", "Job")] {
+            let event = told(namespace, name).await?;
+            assert_eq!(event.reason.as_deref(), Some("NotTokenFree"));
+            let note = event.note.unwrap_or_default();
+            assert!(note.contains("automountServiceAccountToken"), "{note}");
+            let regarding = event.regarding.context("an event on nothing")?;
+            assert_eq!(regarding.kind.as_deref(), Some(kind));
+        }
         Ok(())
     })
     .await
