@@ -44,10 +44,10 @@ const RULES: &[Rule] = &[
                   cluster administrator",
     },
     Rule {
-        forbids: changes_bindings,
+        forbids: changes_grants,
         reason: Reason::FloorAdmission,
-        message: "role bindings cannot be changed through the sidecar, as they could grant this pod's rights to anybody; ask a \
-                  cluster administrator",
+        message: "cluster roles and role bindings cannot be changed through the sidecar, as they could grant this pod's rights to anybody; \
+                  ask a cluster administrator",
     },
     Rule {
         forbids: changes_the_cluster_ca,
@@ -133,9 +133,10 @@ fn in_our_group(name: &str) -> bool {
         .is_some_and(|start| start.ends_with('.'))
 }
 
-/// Every binding, not only ours: whoever binds the agent's own role to `system:unauthenticated` needs no credential any
-/// more, and RBAC's escalation check allows it. OpenShift serves the same objects under a group of its own.
-fn changes_bindings(call: &Call) -> bool {
+/// Every one, not only ours: whoever binds the agent's own role to `system:unauthenticated`, or adds its rules to a role that is
+/// bound to it (`system:public-info-viewer`), needs no credential any more, and RBAC's escalation check allows it. OpenShift serves
+/// the same objects under a group of its own.
+fn changes_grants(call: &Call) -> bool {
     call.resource_request
         && call.verb.writes()
         && matches!(
@@ -144,7 +145,7 @@ fn changes_bindings(call: &Call) -> bool {
         )
         && matches!(
             call.resource.as_str(),
-            "rolebindings" | "clusterrolebindings"
+            "clusterroles" | "rolebindings" | "clusterrolebindings"
         )
 }
 

@@ -41,6 +41,13 @@ impl Upgrade {
             Self::Spdy31 => "SPDY/3.1",
         }
     }
+
+    /// Whether it is this protocol that an answer switches to.
+    #[must_use]
+    pub fn is_of(self, answer: &HeaderMap) -> bool {
+        let protocol = answer.get(UPGRADE).map(HeaderValue::as_bytes);
+        protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.as_str().as_bytes()))
+    }
 }
 
 /// What an agent's headers say about its own connection. Its existence means that they are sound.

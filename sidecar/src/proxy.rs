@@ -229,8 +229,10 @@ impl Proxy {
             }
         };
         let code = response.status();
+        // What a proxied backend says is not of our token.
         if let Some(stock) = &self.stock
             && code == StatusCode::UNAUTHORIZED
+            && call.subresource != "proxy"
         {
             stock.distrust();
         }
@@ -244,13 +246,15 @@ impl Proxy {
             took,
         };
         match (code, hop.upgrade(), agent) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade), Some(agent)) => {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade), Some(agent))
+                if upgrade.is_of(response.headers()) =>
+            {
                 self.switch(response, upgrade, agent, pending)
             }
             (StatusCode::SWITCHING_PROTOCOLS, ..) => {
                 let refusal = Refusal::new(
                     Reason::UpstreamUnavailable,
-                    "the API server switched protocols unasked",
+                    "the API server switched to a protocol that was not asked for",
                 );
                 pending.entry.refuse(&refusal, Some(&pending.received))
             }

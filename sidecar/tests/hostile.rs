@@ -256,7 +256,15 @@ async fn nobody_switches_protocols_unasked() {
             "{headers:?}: {answer}"
         );
     }
-    for call in rig.api.seen_calls() {
+    let asked_for_another = "Connection: Upgrade, close\r\nUpgrade: websocket\r\n";
+    let before = rig.api.seen_calls().len();
+    let answer = rig
+        .raw(&format!(
+            "GET /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n{{auth}}{asked_for_another}\r\n"
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    for call in rig.api.seen_calls().iter().take(before) {
         assert!(
             !call.head.to_lowercase().contains("upgrade"),
             "{}",

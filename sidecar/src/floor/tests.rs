@@ -51,6 +51,8 @@ floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/namespac
 floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/namespaces/a/rolebindings/x
 floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/clusterrolebindings/x
 floor-admission      writes          /apis/authorization.openshift.io/v1/namespaces/a/rolebindings/x
+floor-admission      writes          /apis/rbac.authorization.k8s.io/v1/clusterroles/system:public-info-viewer
+floor-admission      writes          /apis/authorization.openshift.io/v1/clusterroles/x
 floor-cluster-ca     writes          /api/v1/namespaces/a/configmaps/kube-root-ca.crt
 floor-cluster-ca     writes          /api/v1/namespaces/a/configmaps/kube-root-ca%2Ecrt
 floor-cluster-ca     DELETE          /api/v1/namespaces/a/configmaps
@@ -81,7 +83,6 @@ floor-sidecar-exec   all             /api/v1/namespaces/a/pods/x/attach?containe
 -                    none            /apis/apiextensions.k8s.io/v1/customresourcedefinitions/x.nottollgate.dev
 -                    none            /apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io
 -                    none            /apis/rbac.authorization.k8s.io/v1/namespaces/a/roles/x
--                    none            /apis/rbac.authorization.k8s.io/v1/clusterroles/x
 -                    none            /api/v1/namespaces/a/pods/x/binding
 -                    none            /api/v1/namespaces/a/configmaps/other
 -                    none            /api/v1/namespaces/a/secrets/kube-root-ca.crt

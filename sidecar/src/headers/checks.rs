@@ -71,7 +71,10 @@ fn named_field(option: &str) -> Result<Option<HeaderName>, Refusal> {
         .map_err(|_| bad("the Connection header names something that is no header"))?;
     // We set, read or rely on these: a peer that obeyed the agent would lose them.
     if folded(&name, identity)
-        || matches!(name.as_str(), "content-length" | "transfer-encoding")
+        || matches!(
+            name.as_str(),
+            "content-length" | "transfer-encoding" | "user-agent"
+        )
         || name.as_str().starts_with("sec-websocket-")
     {
         return Err(bad(

@@ -230,6 +230,7 @@ const REFUSED: &[&[(&str, &str)]] = &[
     &[("Connection", "audit_id")],
     &[("Connection", "host")],
     &[("Connection", "content-length")],
+    &[("Connection", "User-Agent")],
     &[("Connection", "Sec-WebSocket-Protocol")],
     &[("Connection", "impersonate-user")],
     &[("Connection", "a b")],
