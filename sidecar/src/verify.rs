@@ -16,8 +16,9 @@
 //!   event and no answer shows in use: the call ended between mint and answer, or a stocked token was dropped.
 //! - `missing-record`: requests of these pods without a record: a call with a minted token under another `auditID` or object,
 //!   a second one under the same, a call with a token that no record knows, a TokenRequest that no record knows; and a second
-//!   record that claims the same token. The sidecar's own use of its bootstrap token (TokenRequests, reading `tollgate.dev`)
-//!   needs none.
+//!   record that claims the same token, or one that was dropped. The sidecar's own use of its bootstrap token (TokenRequests,
+//!   reading `tollgate.dev`) needs none. A call of a killed sidecar has no token in its record; the one minted ahead that it used
+//!   is known by `auditID`, verb and object, if no other record has that token.
 //! - `missing-call`: recorded calls that the API server answered, without an event, although the log holds events of the same
 //!   kind (user, verb, group, resource, subresource and namespace; or user, verb and path) and covers that time.
 //! - `not-logged`: the same where the log holds none of the kind, or does not cover the time: the audit policy leaves it out;
@@ -34,6 +35,7 @@ mod input;
 mod join;
 mod judge;
 mod lines;
+mod lost;
 mod request;
 mod spill;
 mod summary;

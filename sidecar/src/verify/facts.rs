@@ -50,8 +50,10 @@ const SKEW: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// A record: the token was minted for the stock.
+    /// A record: the token was minted for the stock, and went to a call, or nobody knows.
     Stock,
+    /// A record: the sidecar minted the token for itself, and dropped it unused.
+    Dropped,
     /// A record: the token was minted for this call, and the API server answered it.
     Answered,
     /// A record: the API server answered 401, so its log has no credential id.
@@ -74,14 +76,15 @@ impl Kind {
     pub(super) const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Stock,
-            1 => Self::Answered,
-            2 => Self::Rejected,
-            3 => Self::Turned,
-            4 => Self::Unanswered,
-            5 => Self::Aborted,
-            6 => Self::Call,
-            7 => Self::OtherCall,
-            8 => Self::Issued,
+            1 => Self::Dropped,
+            2 => Self::Answered,
+            3 => Self::Rejected,
+            4 => Self::Turned,
+            5 => Self::Unanswered,
+            6 => Self::Aborted,
+            7 => Self::Call,
+            8 => Self::OtherCall,
+            9 => Self::Issued,
             _ => return None,
         })
     }
@@ -90,6 +93,11 @@ impl Kind {
 impl Fact {
     pub(super) fn is_record(&self) -> bool {
         self.kind <= Kind::Aborted
+    }
+
+    /// Whether this record is that of a call, and not of a mint of the sidecar's own.
+    pub(super) const fn is_of_call(&self) -> bool {
+        !matches!(self.kind, Kind::Stock | Kind::Dropped)
     }
 
     /// Whether the API server answered, as the record has it.
@@ -103,7 +111,7 @@ impl Fact {
 
     /// Whether this event of the same `auditID` is that of a recorded call.
     pub(super) fn is_of(&self, record: &Self) -> bool {
-        record.kind != Kind::Stock && self.object.agrees(record.object)
+        record.is_of_call() && self.object.agrees(record.object)
     }
 
     /// Whether this event of the same `auditID` is another stage of that request, or what an aggregated API server logged
@@ -129,7 +137,13 @@ impl Recorded {
     pub(super) fn fact(&self, jti: Jti, kind: Kind) -> Fact {
         Fact {
             jti,
-            kind: if self.stock { Kind::Stock } else { kind },
+            kind: match kind {
+                Kind::Dropped if self.stock => Kind::Dropped,
+                _ if self.stock => Kind::Stock,
+                // No call ends so.
+                Kind::Dropped => Kind::Unanswered,
+                kind => kind,
+            },
             audit: self.audit,
             object: self.object,
             class: self.class,
@@ -146,9 +160,11 @@ pub(super) fn ending(event: &Event<'_>) -> Kind {
         .response_status
         .as_ref()
         .and_then(|status| status.code);
-    if event.stage == Stage::ResponseComplete && notes.outcome.as_deref() == Some(outcome::ABORTED)
-    {
+    let outcome = notes.outcome.as_deref();
+    if event.stage == Stage::ResponseComplete && outcome == Some(outcome::ABORTED) {
         Kind::Aborted
+    } else if event.stage == Stage::ResponseComplete && outcome == Some(outcome::UNUSED) {
+        Kind::Dropped
     } else if notes.upstream_seconds.is_none() && event.stage == Stage::ResponseComplete {
         Kind::Unanswered
     } else if code == Some(401) {

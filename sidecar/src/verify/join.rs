@@ -9,6 +9,7 @@ use super::cluster::Logged;
 use super::facts::{AGGREGATED, Fact, Jti, Kind, OPEN, Recorded, audit, ending, jti};
 use super::judge::{Log, judge};
 use super::lines::{CLUSTER_LIMIT, Line, Lines};
+use super::lost::{End, Lost};
 use super::request::Hasher;
 use super::spill::Spill;
 use super::summary::{Counters, Summary};
@@ -20,10 +21,7 @@ pub(super) struct Join {
     hasher: Hasher,
     spill: Spill,
     pods: HashSet<String>,
-    /// Allowed calls whose records know no token: killed, open, or the mint failed. Their mint's `Audit-ID` may tell it.
-    lost: HashMap<AuditId, Lost>,
-    /// The `Audit-ID`s of their mints.
-    lost_mints: HashMap<AuditId, AuditId>,
+    lost: Lost,
     /// Calls that the API server answered with 401, and whether the log has that.
     rejected: HashMap<u128, bool>,
     /// Kinds of requests in the records, and whether the log has any.
@@ -33,22 +31,6 @@ pub(super) struct Join {
     counters: Counters,
     /// Pods that mint, and whose records were not given.
     uncovered: Uncovered,
-}
-
-struct Lost {
-    recorded: Recorded,
-    end: End,
-    token: Option<Jti>,
-}
-
-/// How a call without a token ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Aborted,
-    /// The sidecar answered: no token, no call.
-    Refused,
-    /// Not yet.
-    Open,
 }
 
 /// Lines that are no events.
@@ -74,8 +56,7 @@ impl Join {
             hasher: Hasher::default(),
             spill: Spill::new(),
             pods: HashSet::new(),
-            lost: HashMap::new(),
-            lost_mints: HashMap::new(),
+            lost: Lost::default(),
             rejected: HashMap::new(),
             classes: HashMap::new(),
             span: None,
@@ -109,7 +90,7 @@ impl Join {
                 Kind::Aborted => End::Aborted,
                 _ => End::Refused,
             };
-            self.lose(id, recorded, end);
+            self.lost.add(id, recorded, end);
         }
         Ok(())
     }
@@ -123,16 +104,6 @@ impl Join {
         self.spill.push(&recorded.fact(token, kind))
     }
 
-    fn lose(&mut self, id: AuditId, recorded: Recorded, end: End) {
-        self.lost_mints.insert(id.for_mint(), id);
-        let lost = Lost {
-            recorded,
-            end,
-            token: None,
-        };
-        self.lost.insert(id, lost);
-    }
-
     /// Takes a call that no line closes.
     pub(super) fn open(&mut self, id: AuditId, recorded: Recorded) -> io::Result<()> {
         // Its event may be still to come.
@@ -144,7 +115,7 @@ impl Join {
             Some(token) => self.known(token, recorded, Kind::Answered),
             None if recorded.denied => Ok(()),
             None => {
-                self.lose(id, recorded, End::Open);
+                self.lost.add(id, recorded, End::Open);
                 Ok(())
             }
         }
@@ -204,7 +175,9 @@ impl Join {
         }
         let token = jti(credential);
         let kind = if ours && !event.is_bootstrap() {
-            self.bind(id, token, |end| end != End::Refused)?;
+            if let Some(record) = id.and_then(|id| self.lost.called(id, token)) {
+                self.spill.push(&record)?;
+            }
             Kind::Call
         } else if ours || event.pod_uid().is_none() {
             Kind::OtherCall
@@ -223,33 +196,13 @@ impl Join {
         ours: bool,
     ) -> io::Result<()> {
         if ours {
-            let call = id.and_then(|id| self.lost_mints.get(&id).copied());
-            self.bind(call, token, |_| true)?;
+            if let Some(record) = id.and_then(|id| self.lost.minted(id, token)) {
+                self.spill.push(&record)?;
+            }
             return self.spill.push(&self.fact(event, id, token, Kind::Issued));
         }
         self.uncovered.mint(event);
         Ok(())
-    }
-
-    /// The log knows the token of a call whose record does not: the first one counts, a second one is somebody else's.
-    fn bind(
-        &mut self,
-        call: Option<AuditId>,
-        token: Jti,
-        may: impl Fn(End) -> bool,
-    ) -> io::Result<()> {
-        let Some(lost) = call.and_then(|call| self.lost.get_mut(&call)) else {
-            return Ok(());
-        };
-        if lost.token.is_some() || !may(lost.end) {
-            return Ok(());
-        }
-        lost.token = Some(token);
-        let kind = match lost.end {
-            End::Aborted => Kind::Aborted,
-            End::Refused | End::Open => Kind::Unanswered,
-        };
-        self.spill.push(&lost.recorded.fact(token, kind))
     }
 
     fn fact(&self, event: &Logged<'_>, id: Option<AuditId>, jti: Jti, kind: Kind) -> Fact {
@@ -268,16 +221,12 @@ impl Join {
 
     /// Decides token by token, and adds the counters.
     pub(super) fn finish(self, summary: &mut Summary) -> io::Result<()> {
-        let untold = self.lost.values();
-        let untold = untold.filter(|lost| lost.end == End::Aborted && lost.token.is_none());
-        let mut counters = self.counters;
-        counters.aborted += untold.count() as u64;
         self.uncovered.note(summary);
         let log = Log {
             rejected: self.rejected,
             classes: self.classes,
             span: self.span,
         };
-        judge(self.spill, &log, counters, summary)
+        judge(self.spill, &log, self.lost, self.counters, summary)
     }
 }

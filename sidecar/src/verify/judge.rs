@@ -6,6 +6,7 @@ use std::io;
 use tollgate_shared::record::{AuditId, Timestamp};
 
 use super::facts::{Fact, Kind};
+use super::lost::Lost;
 use super::spill::Spill;
 use super::summary::{Counters, Summary};
 
@@ -21,6 +22,7 @@ pub(super) struct Log {
 
 struct Judge<'a> {
     log: &'a Log,
+    lost: Lost,
     counters: Counters,
     /// Calls that the log does not cover.
     beyond: u64,
@@ -31,11 +33,13 @@ struct Judge<'a> {
 pub(super) fn judge(
     spill: Spill,
     log: &Log,
+    lost: Lost,
     counters: Counters,
     summary: &mut Summary,
 ) -> io::Result<()> {
     let mut judge = Judge {
         log,
+        lost,
         counters,
         beyond: 0,
         summary,
@@ -45,6 +49,7 @@ pub(super) fn judge(
             judge.token(token);
         }
     }
+    judge.counters.aborted += judge.lost.untold();
     let Judge {
         counters, beyond, ..
     } = judge;
@@ -67,14 +72,20 @@ impl Judge<'_> {
             .map(|record| AuditId::from_number(record.audit).for_mint())
             .collect();
         let recorded = !mints.is_empty();
-        let mut claimed = false;
+        // Minted ahead, and no record says for which call it was taken.
+        let mut free = records().all(|record| record.kind == Kind::Stock);
+        let mut claimed = records().any(|record| record.kind == Kind::Dropped);
         for call in facts.chunk_by(|one, other| one.audit == other.audit) {
             let count = call.iter().take_while(|fact| fact.is_record()).count();
-            let (records, events) = call.split_at(count);
+            let (mut records, events) = call.split_at(count);
+            let taker = (recorded && free).then(|| self.taker(events)).flatten();
+            if taker.is_some() {
+                (records, free) = (taker.as_slice(), false);
+            }
             self.call(records, events, recorded);
-            let claims = records.iter().find(|record| record.kind != Kind::Stock);
+            let claims = records.iter().find(|record| record.is_of_call());
             if let Some(second) = claims.filter(|_| claimed) {
-                self.missing(second, "another call's record has the same token");
+                self.missing(second, "another record accounts for the same token");
             }
             claimed |= claims.is_some();
         }
@@ -85,6 +96,12 @@ impl Judge<'_> {
         if recorded && !used && !records().any(Fact::is_answered) {
             self.counters.unused_mint += 1;
         }
+    }
+
+    /// The call that a token was minted ahead for, if its sidecar was killed before the closing line that would say so.
+    fn taker(&mut self, events: &[Fact]) -> Option<Fact> {
+        let calls = events.iter().filter(|event| event.is_call());
+        calls.filter_map(|event| self.lost.called_as(event)).next()
     }
 
     /// What is known under one `auditID`; `recorded` says whether any record knows the token.
@@ -116,7 +133,7 @@ impl Judge<'_> {
         let rejected = || self.log.rejected.get(&record.audit) == Some(&true);
         match record.kind {
             Kind::Aborted => self.counters.aborted += 1,
-            Kind::Stock => {}
+            Kind::Stock | Kind::Dropped => {}
             _ if logged => self.counters.joined += 1,
             Kind::Rejected if rejected() => self.counters.joined += 1,
             Kind::Answered | Kind::Rejected if self.covers(record) => {

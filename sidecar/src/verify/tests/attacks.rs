@@ -83,6 +83,46 @@ fn a_refused_call_was_not_made() {
     assert_eq!(counters(&pod, &log), "joined=1 aborted=1 missing-record=2");
 }
 
+/// A call that was killed is no cover for other uses of leaked tokens that name no pod.
+#[test]
+fn a_call_that_was_killed_covers_no_other() {
+    type Change = fn(&mut Value);
+    let other: Change = |event| event["objectRef"]["name"] = "other".into();
+    for (what, ended, stocked, change, missing) in [
+        ("as it was", "aborted", "used", no_pod as Change, 0),
+        ("for another object", "aborted", "used", other, 1),
+        ("a token that was dropped", "aborted", "unused", no_pod, 1),
+        ("a call that was refused", "refused", "used", no_pod, 1),
+    ] {
+        let (mut pod, mut log, _) = one();
+        pod.ahead(2, stocked, &mut log);
+        let call = pod.open(None);
+        pod.close(call, ended, None);
+        log.call_as(call.id, 2, |event| {
+            no_pod(event);
+            change(event);
+        });
+        let summary = verify(&[&pod.text()], Some(&log.0), false).unwrap();
+        let counters = summary.counters.unwrap();
+        assert_eq!(counters.missing_record, missing, "{what}");
+    }
+    // The token of another call, and a second one of the stock.
+    let (mut pod, mut log, _) = one();
+    let call = pod.open(None);
+    pod.close(call, "aborted", None);
+    for (jti, found) in [
+        (1, "joined=1 aborted=1 missing-record=1"),
+        (2, "joined=1 aborted=1 missing-record=1"),
+        (3, "joined=1 aborted=1 missing-record=2"),
+    ] {
+        if jti > 1 {
+            pod.ahead(jti, "used", &mut log);
+        }
+        log.call_as(call.id, jti, no_pod);
+        assert_eq!(counters(&pod, &log), found, "{jti}");
+    }
+}
+
 #[test]
 fn a_chain_made_anew_does_not_join() {
     // One call is taken out of three, and the rest is hashed again: nothing is wrong with the chain itself.

@@ -144,16 +144,8 @@ fn tokens_that_were_minted_and_not_used() {
     pod.close(call, "refused", None);
     log.mint(call.id.for_mint(), BOOTSTRAP, 3);
     // Stocked and dropped; stocked and used.
-    let own = |line: &mut Value| {
-        line["verb"] = "create".into();
-        line["objectRef"] = json!({"resource": "serviceaccounts", "subresource": "token", "namespace": "demo", "name": "agent"});
-    };
-    for jti in [4, 5] {
-        let stocked = pod.open_as(Some(jti), own);
-        log.mint(stocked.id.for_mint(), BOOTSTRAP, jti);
-        let outcome = if jti == 5 { "used" } else { "unused" };
-        pod.close_as(stocked, outcome, None, own);
-    }
+    pod.ahead(4, "unused", &mut log);
+    pod.ahead(5, "used", &mut log);
     let call = pod.call(5);
     log.call(call.id, 5);
     assert_eq!(counters(&pod, &log), "joined=2 unused-mint=3");
@@ -199,20 +191,44 @@ fn a_rejected_token_joins_without_its_credential_id() {
 fn node_bound_tokens_are_known_by_their_credential_id() {
     let (mut pod, mut log, _) = one();
     let call = pod.call(2);
-    let node = |event: &mut Value| {
-        event["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = Value::Null
-    };
     log.mint(call.id.for_mint(), BOOTSTRAP, 2);
-    log.call_as(call.id, 2, node);
-    log.0 = log
-        .0
-        .replace("\"authentication.kubernetes.io/pod-uid\":null", "\"x\":[]");
+    log.call_as(call.id, 2, no_pod);
     assert_eq!(counters(&pod, &log), "joined=2");
-    log.call_as(stranger(), 2, |event| {
-        event["user"]["extra"] =
-            json!({"authentication.kubernetes.io/credential-id": [credential(2)]});
-    });
+    log.call_as(stranger(), 2, no_pod);
     assert_eq!(counters(&pod, &log), "joined=2 missing-record=1");
+}
+
+/// Events of such tokens name no pod. The mint says whose the token is, but not for which call it was taken.
+#[test]
+fn a_call_cut_off_with_a_node_bound_token_of_the_stock_is_known() {
+    for (stocked, killed, expected) in [
+        ("used", true, "joined=1 aborted=1"),
+        // Not only the call's closing line was lost, but that of the token's mint too.
+        ("aborted", true, "joined=1 aborted=1"),
+        // In flight while the files were copied.
+        ("used", false, "joined=2"),
+    ] {
+        let (mut pod, mut log, _) = one();
+        pod.ahead(2, stocked, &mut log);
+        let call = pod.open(None);
+        if killed {
+            pod.close(call, "aborted", None);
+        }
+        log.call_as(call.id, 2, no_pod);
+        assert_eq!(counters(&pod, &log), expected, "{stocked} {killed}");
+        // Its stages are one call; the same token for the same object, later, is another one.
+        log.call_as(call.id, 2, |event| {
+            no_pod(event);
+            event["stage"] = "ResponseStarted".into();
+        });
+        assert_eq!(counters(&pod, &log), expected, "{stocked} {killed}");
+        log.call_as(call.id, 2, |event| {
+            no_pod(event);
+            event["requestReceivedTimestamp"] = "2026-08-01T10:00:09.000000Z".into();
+        });
+        let found = format!("{expected} missing-record=1");
+        assert_eq!(counters(&pod, &log), found, "{stocked} {killed}");
+    }
 }
 
 /// The first input of the fuzz target: both logs in one file, as a shipper may put them.

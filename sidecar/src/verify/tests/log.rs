@@ -48,7 +48,27 @@ impl Log {
     }
 }
 
+/// Makes an event that of a token which is bound to a node.
+pub(super) fn no_pod(event: &mut Value) {
+    let extra = event["user"]["extra"].as_object_mut().unwrap();
+    extra.remove("authentication.kubernetes.io/pod-uid");
+}
+
 pub(super) const BOOTSTRAP: u32 = 0xb007;
+
+impl Pod {
+    /// A token minted ahead.
+    pub(super) fn ahead(&mut self, jti: u32, outcome: &str, log: &mut Log) {
+        let own = |line: &mut Value| {
+            line["verb"] = "create".into();
+            line["objectRef"] = json!({"resource": "serviceaccounts", "subresource": "token", "namespace": "demo", "name": "agent"});
+        };
+        let known = (outcome != "aborted").then_some(jti);
+        let mint = self.open_as(known, own);
+        log.mint(mint.id.for_mint(), BOOTSTRAP, jti);
+        self.close_as(mint, outcome, None, own);
+    }
+}
 
 pub(super) fn stranger() -> AuditId {
     AuditId::of_opening(&Digest::of(b"stranger"))
