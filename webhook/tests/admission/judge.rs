@@ -114,6 +114,7 @@ pub(crate) fn bare(pod: &Value) -> Value {
         .and_then(Value::as_object_mut)
     {
         annotations.remove("tollgate.dev/injected");
+        annotations.remove("webhook.tollgate.dev/voucher");
     }
     drop_empty(&mut pod["metadata"], "annotations");
     pod

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tollgate_shared::contract::Injection;
 use tollgate_webhook::inject::{Context, Decision, inject};
 use tollgate_webhook::validate::{Operation, Verdict, validate};
+use tollgate_webhook::voucher::{Vouchers, Vouching};
 
 use crate::case::{apply, config, operations};
 use crate::{api_server, judge};
@@ -257,7 +258,8 @@ proptest! {
     #[test]
     fn an_injected_pod_has_no_token_and_needs_nothing_more(pod in pod(), injection in injection()) {
         let config = config(&json!({"allowedAudiences": [ALLOWED], "apiAudiences": ["api"]}));
-        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config, vouching: None };
+        let keys = &Vouchers::new([b"key".as_slice()]);
+        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config, vouching: Some(Vouching { keys, now: 0 }) };
         let decision = inject(&pod, &context);
         prop_assert_eq!(&decision, &inject(&pod, &context));
         if let Decision::Patch { .. } = &decision {
