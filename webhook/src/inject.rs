@@ -23,7 +23,7 @@ use tollgate_shared::contract::Injection;
 
 pub use self::config::InjectConfig;
 pub(crate) use self::config::Shape;
-pub use self::patch::{Content, PatchOp};
+pub use self::patch::{AgentMount, Content, PatchOp};
 
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};

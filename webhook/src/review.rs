@@ -3,6 +3,7 @@
 
 mod body;
 mod judge;
+mod pieces;
 mod subject;
 
 use std::convert::Infallible;
@@ -10,10 +11,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use tollgate_shared::contract::Injection;
 
 pub use self::body::BODY_LIMIT;
+pub use self::pieces::Pieces;
 
 use self::body::Room;
 use self::judge::{Answer, Stage, Terms};
@@ -72,10 +72,7 @@ impl Review {
     ///
     /// # Errors
     /// None; the type is what the serving loop wants.
-    pub async fn answer(
-        self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
         let (stage, injection) = match route(request.method(), request.uri().path()) {
             Ok(found) => found,
             Err(refused) => return Ok(refuse(refused)),
@@ -104,7 +101,7 @@ impl Review {
         injection: Injection,
         body: &[u8],
         admission: &mut Admission,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Pieces> {
         let config = Arc::clone(&self.config.borrow());
         let keys = Arc::clone(&self.vouchers.borrow());
         let terms = Terms {
@@ -194,7 +191,7 @@ fn internal() -> Refused {
     (StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
-fn review(answer: &Answer) -> Response<Full<Bytes>> {
+fn review(answer: &Answer) -> Response<Pieces> {
     // A patch may be large, and a list that grows is copied.
     let patch = answer.review.pointer("/response/patch");
     let patch = patch.and_then(Value::as_str).unwrap_or_default();
@@ -205,7 +202,7 @@ fn review(answer: &Answer) -> Response<Full<Bytes>> {
     }
 }
 
-fn refuse((status, text): Refused) -> Response<Full<Bytes>> {
+fn refuse((status, text): Refused) -> Response<Pieces> {
     let body = format!("{text}\n").into_bytes();
     let mut response = respond(status, "text/plain; charset=utf-8", body);
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -215,8 +212,8 @@ fn refuse((status, text): Refused) -> Response<Full<Bytes>> {
     response
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Pieces> {
+    let mut response = Response::new(Pieces::from(body));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use tollgate_shared::contract::{AGENT_VOLUME, RESERVED_VOLUMES, SERVICE_ACCOUNT_PATH};
 use tollgate_shared::no_proxy::{LOCAL, NO_PROXY, PROXIES, with_local};
 
-use super::patch::{Changes, Content, PatchOp, add, append, prepend};
+use super::patch::{AgentMount, Changes, Content, PatchOp, add, append, prepend};
 use super::pod::{Container, Mount, flag, list, text};
 use crate::json::Json;
 use crate::reason::{Denial, Reason};
@@ -65,12 +65,7 @@ impl Agent<'_> {
         }
         if !has_ours {
             let absent = list(self.container.value, "volumeMounts")?.absent;
-            let mount = Content::Mount {
-                name: AGENT_VOLUME,
-                mount_path: SERVICE_ACCOUNT_PATH,
-                sub_path: name.to_owned(),
-                read_only: true,
-            };
+            let mount = Content::Mount(AgentMount(name.to_owned()));
             for op in append(&format!("{path}/volumeMounts"), absent, vec![mount]) {
                 let message = format!("container {name} lacks the agent's files");
                 changes.must(op, Reason::SidecarDrift, message);

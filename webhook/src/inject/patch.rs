@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use serde_json::Value;
+use tollgate_shared::contract::{AGENT_VOLUME, SERVICE_ACCOUNT_PATH};
 
 use crate::reason::{Denial, Reason};
 
 /// One operation of a JSON Patch (RFC 6902).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum PatchOp {
     /// Sets a member, or inserts into a list.
@@ -40,7 +41,7 @@ pub enum PatchOp {
 }
 
 /// What an operation writes. What every agent gets is kept as little more than what differs: a pod may have many.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Content {
     /// Anything.
@@ -54,18 +55,23 @@ pub enum Content {
         /// Its value.
         value: Cow<'static, str>,
     },
-    /// The mount of the agent's files.
-    #[serde(rename_all = "camelCase")]
-    Mount {
-        /// The volume.
-        name: &'static str,
-        /// Where.
-        mount_path: &'static str,
-        /// The container's own folder.
-        sub_path: String,
-        /// Always.
-        read_only: bool,
-    },
+    /// The mount of an agent's files.
+    Mount(AgentMount),
+}
+
+/// The mount of the files of the agent of this name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentMount(pub(crate) String);
+
+impl Serialize for AgentMount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut mount = serializer.serialize_struct("Mount", 4)?;
+        mount.serialize_field("name", AGENT_VOLUME)?;
+        mount.serialize_field("mountPath", SERVICE_ACCOUNT_PATH)?;
+        mount.serialize_field("subPath", &self.0)?;
+        mount.serialize_field("readOnly", &true)?;
+        mount.end()
+    }
 }
 
 impl From<Value> for Content {
@@ -87,41 +93,35 @@ const MOST_OPERATIONS: usize = 20_000;
 /// The API server shows 4 KiB of warnings.
 const MOST_WARNINGS: usize = 50;
 
-/// One operation, and the denial that a final pod earns if it still needs it. `None`: a convenience whose absence harms
-/// nobody's security.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) op: PatchOp,
-    pub(crate) meaning: Option<Denial>,
-}
-
 /// What helps a final pod that is not as injection made it.
 const AGAIN: &str = "create the pod again, and if that does not help, see which other webhook changes it after this one";
 
 /// The operations in the order in which they must be applied.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    changes: Vec<Change>,
+    operations: Vec<PatchOp>,
+    /// What a final pod is denied for that still needs them; `None` where they are conveniences, whose absence harms nobody's security.
+    denial: Option<Denial>,
     warnings: Vec<String>,
     /// More were wanted than there may be.
     are_too_many: bool,
 }
 
 impl Changes {
-    /// A change that a final pod must not need.
+    /// A change that a final pod must not need. The first one is what it is denied for; that the sidecar is missing explains all else.
     pub(crate) fn must(&mut self, op: PatchOp, reason: Reason, message: impl Into<String>) {
-        self.push(op, Some(Denial::new(reason, message)));
+        let explains = |known: &Denial| reason != Reason::SidecarMissing || known.reason == reason;
+        if !self.denial.as_ref().is_some_and(explains) {
+            self.denial = Some(Denial::new(reason, message));
+        }
+        self.may(op);
     }
 
     /// A change that a final pod may do without.
     pub(crate) fn may(&mut self, op: PatchOp) {
-        self.push(op, None);
-    }
-
-    fn push(&mut self, op: PatchOp, meaning: Option<Denial>) {
-        self.are_too_many |= self.changes.len() >= MOST_OPERATIONS;
+        self.are_too_many |= self.operations.len() >= MOST_OPERATIONS;
         if !self.are_too_many {
-            self.changes.push(Change { op, meaning });
+            self.operations.push(op);
         }
     }
 
@@ -143,11 +143,9 @@ impl Changes {
         Ok(self)
     }
 
-    /// What a final pod that needs these changes is denied for. That the sidecar is missing explains all else.
+    /// What a final pod that needs these changes is denied for.
     pub(crate) fn into_denial(self) -> Option<Denial> {
-        let mut denials: Vec<Denial> = self.changes.into_iter().filter_map(|c| c.meaning).collect();
-        denials.sort_by_key(|denial| denial.reason != Reason::SidecarMissing);
-        denials.into_iter().next().map(|denial| {
+        self.denial.map(|denial| {
             let message = format!("{}; {AGAIN}", denial.message);
             Denial::new(denial.reason, message)
         })
@@ -155,8 +153,7 @@ impl Changes {
 
     /// The operations alone, and the warnings.
     pub(crate) fn into_operations(self) -> (Vec<PatchOp>, Vec<String>) {
-        let operations = self.changes.into_iter().map(|change| change.op);
-        (operations.collect(), self.warnings)
+        (self.operations, self.warnings)
     }
 }
 

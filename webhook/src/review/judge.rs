@@ -18,6 +18,9 @@ use crate::voucher::Vouching;
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
+/// What most operations take, as base64.
+const OPERATION: usize = 200;
+
 /// The group that kubelets are in.
 const NODES: &str = "system:nodes";
 
@@ -322,7 +325,9 @@ fn allowed(
     );
     // Patch and patchType: both or none (`request/admissionreview.go`, VerifyAdmissionResponse).
     if !operations.is_empty() {
-        let mut patch = EncoderStringWriter::new(&STANDARD);
+        // A text that grows is copied.
+        let room = String::with_capacity(operations.len() * OPERATION);
+        let mut patch = EncoderStringWriter::from_consumer(room, &STANDARD);
         serde_json::to_writer(&mut patch, operations)?;
         let patch = patch.into_inner();
         response.insert("patchType".to_owned(), "JSONPatch".into());
