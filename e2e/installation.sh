@@ -87,6 +87,13 @@ is_bare() {
     "$kubectl" -n "$ns" run probe --image=agent:none --dry-run=server -o json | jq -e '.spec.initContainers == null' >/dev/null
 }
 
+# The example's namespace, with the image of the tests in place of one that a registry would serve.
+apply_example() {
+    "$kubectl" kustomize manifests/examples | sed -E 's#image: registry\.k8s\.io/kubectl:.*#image: tollgate-e2e/agent:dev#' >"$work/example.yaml"
+    grep -q tollgate-e2e/agent:dev "$work/example.yaml" || die "the example names another image than this script knows"
+    "$kubectl" apply -f "$work/example.yaml" >/dev/null
+}
+
 # Makes `ns`, and waits until its pods are injected.
 manage_ns() {
     "$kubectl" create namespace "$ns" --dry-run=client -o yaml | "$kubectl" apply -f - >/dev/null

@@ -3,9 +3,9 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tollgate_shared::contract::{Injection, NAMESPACE_LABEL};
+use tollgate_shared::contract::{GROUP, Injection, NAMESPACE_LABEL};
 
-use crate::files::{list, root, text};
+use crate::files::{base, list, root, text};
 
 fn example(file: &str) -> Value {
     let path = root().join("examples").join(file);
@@ -53,6 +53,45 @@ fn the_parts_of_the_example_belong_together() {
 }
 
 #[test]
+fn the_rights_are_those_that_the_policies_ask_for() {
+    let [unmanage, mint] = ["unmanage-cluster-role.yaml", "mint-role.yaml"]
+        .map(|file| example(&format!("rights/{file}")));
+    assert_eq!(
+        unmanage["rules"],
+        json!([{"apiGroups": [GROUP], "resources": ["namespaces"], "verbs": ["unmanage"]}])
+    );
+    assert_eq!(
+        mint["rules"],
+        json!([{"apiGroups": [GROUP], "resources": ["serviceaccounts"], "resourceNames": ["deployer"], "verbs": ["mint"]}])
+    );
+    assert_eq!(
+        mint["metadata"]["namespace"],
+        example("namespace.yaml")["metadata"]["name"]
+    );
+    for (policy, resource, verb) in [
+        ("tollgate-label-guard", "namespaces", "unmanage"),
+        ("tollgate-system-namespace", "namespaces", "unmanage"),
+        ("tollgate-own-objects", "namespaces", "unmanage"),
+        ("tollgate-token-guard", "serviceaccounts", "mint"),
+    ] {
+        let spec = base("ValidatingAdmissionPolicy", policy)["spec"].to_string();
+        for part in [
+            format!("authorizer.group('{GROUP}').resource('{resource}')"),
+            format!(".check('{verb}')"),
+        ] {
+            assert!(spec.contains(&part), "{policy}: {part}");
+        }
+    }
+}
+
+#[test]
+fn the_image_of_the_example_is_one_that_anybody_can_pull() {
+    let deployment = example("deployment.yaml");
+    let image = text(&deployment["spec"]["template"]["spec"]["containers"][0]["image"]);
+    assert!(image.starts_with("registry.k8s.io/kubectl:v1."), "{image}");
+}
+
+#[test]
 fn egress_is_denied_but_for_names_and_the_api_and_never_reaches_metadata() {
     let spec = &example("network-policy.yaml")["spec"];
     assert_eq!(spec["podSelector"], json!({}), "every pod");
@@ -66,9 +105,9 @@ fn egress_is_denied_but_for_names_and_the_api_and_never_reaches_metadata() {
     };
     assert_eq!(
         rules.iter().map(ports).collect::<Vec<_>>(),
-        [vec![53, 53], vec![443, 6443]]
+        [vec![53, 53], vec![5353, 5353], vec![443, 6443]]
     );
-    let blocks: Vec<&Value> = list(&rules[1]["to"])
+    let blocks: Vec<&Value> = list(&rules[2]["to"])
         .iter()
         .map(|to| &to["ipBlock"])
         .collect();
