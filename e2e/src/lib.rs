@@ -8,6 +8,7 @@ pub mod compare;
 pub mod config;
 mod dump;
 pub mod exec;
+pub mod installed;
 pub mod join;
 pub mod jwt;
 pub mod load;

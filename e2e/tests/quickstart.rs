@@ -4,17 +4,13 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, LogParams};
+use kube::api::LogParams;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tollgate_e2e::cluster::Cluster;
+use tollgate_e2e::installed::Installed;
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::wait;
-use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
-
-const INSTALL: &str = include_str!("../../manifests/install.yaml");
 
 /// Runs kubectl with these arguments, between spaces, and this input; its output.
 async fn kubectl(cluster: &Cluster, arguments: &str, input: &str) -> anyhow::Result<String> {
@@ -44,55 +40,11 @@ async fn kubectl(cluster: &Cluster, arguments: &str, input: &str) -> anyhow::Res
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The manifests with the images that this cluster has, which no registry serves.
-async fn install(cluster: &Cluster) -> anyhow::Result<String> {
-    let client = cluster.client.clone();
-    let deployment = Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE)
-        .get(WEBHOOK_NAME)
-        .await?;
-    let pod = deployment
-        .spec
-        .and_then(|spec| spec.template.spec)
-        .context("no pod")?;
-    let webhook = pod
-        .containers
-        .first()
-        .and_then(|container| container.image.clone())
-        .context("no image")?;
-    let map = Api::<ConfigMap>::namespaced(client, SYSTEM_NAMESPACE)
-        .get(WEBHOOK_NAME)
-        .await?;
-    let config = map
-        .data
-        .unwrap_or_default()
-        .remove("config.yaml")
-        .context("no config.yaml")?;
-    let sidecar = config
-        .lines()
-        .find_map(|line| line.strip_prefix("image: "))
-        .context("no image")?;
-    for shipped in [
-        "image: tollgate-webhook:dev\n",
-        "image: tollgate-sidecar:dev\n",
-    ] {
-        ensure!(INSTALL.matches(shipped).count() == 1, "not once: {shipped}");
-    }
-    Ok(INSTALL
-        .replace(
-            "image: tollgate-webhook:dev\n",
-            &format!("image: {webhook}\n"),
-        )
-        .replace(
-            "image: tollgate-sidecar:dev\n",
-            &format!("image: {sidecar}\n"),
-        ))
-}
-
 #[tokio::test]
 async fn labelling_a_namespace_is_enough() -> anyhow::Result<()> {
     TestNamespace::run(None, async |namespace| {
         let (cluster, x) = (&namespace.cluster, &namespace.name);
-        let manifests = install(cluster).await?;
+        let manifests = Installed::read(&cluster.client).await?.manifests()?;
         kubectl(
             cluster,
             "apply --server-side --force-conflicts -f -",

@@ -16,6 +16,8 @@ pub const API_VERSION: &str = "v1alpha1";
 pub const SYSTEM_NAMESPACE: &str = "tollgate-system";
 /// Name of the webhook's Deployment, Service and webhook configurations.
 pub const WEBHOOK_NAME: &str = "tollgate-webhook";
+/// ConfigMap of the operator's own settings, beside the one that each release brings, which has the webhook's name.
+pub const SETTINGS: &str = "tollgate-settings";
 /// ClusterRole that the RoleBinding of a managed namespace refers to.
 pub const AGENT_CLUSTER_ROLE: &str = "tollgate-agent";
 /// Name of the RoleBinding in a managed namespace.

@@ -15,7 +15,8 @@ use tollgate_shared::serve::{self, BindError, Limits, Listener};
 
 use crate::audience;
 use crate::certificates::{CertificateError, Certificates, Files};
-use crate::config::{Config, File, LOOK};
+use crate::client;
+use crate::config::{Config, LOOK, Source};
 use crate::enable::{BadBuild, Enable};
 use crate::events::Events;
 use crate::metrics::{Metrics, PREFIX};
@@ -57,7 +58,7 @@ pub struct Bound {
     admin: Admin,
     certificates: Option<Files>,
     client: Client,
-    file: File,
+    source: Source,
     metrics: Metrics,
     ready: Ready,
 }
@@ -83,13 +84,13 @@ impl Bound {
         let listener = listener.with_metrics(connections);
         let admin = Admin::bind(config.admin_address, ready.clone(), Arc::new(registry)).await?;
         let certificates = config.certificate_dir.map(Files::open).transpose()?;
-        let client = Client::try_default().await;
+        let client = client::default().await;
         Ok(Self {
             listener,
             admin,
             certificates,
             client: client.map_err(|error| AppError::Client(Box::new(error)))?,
-            file: config.file,
+            source: config.source,
             metrics,
             ready,
         })
@@ -119,7 +120,7 @@ impl Bound {
         tasks.spawn(task(unready_on_drain(self.ready.clone(), drain.clone())));
 
         let blocked = self.ready.block("our own caBundle and certificate");
-        let config = self.file.current();
+        let config = self.source.current();
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
         let address = self.listener.address();
         let (served, vouchers) = if let Some(files) = self.certificates {
@@ -138,7 +139,7 @@ impl Bound {
         };
         let listener = self.listener.with_tls(served);
         let enable = Enable::new(self.client.clone(), config.clone(), self.metrics.clone());
-        tasks.spawn(task(self.file.run(self.metrics.clone(), LOOK)));
+        tasks.spawn(task(self.source.run(self.metrics.clone(), LOOK)));
         let (hints, events) =
             Events::new(self.client.clone(), config.clone(), self.metrics.clone());
         tasks.spawn(task(events.run()));

@@ -56,9 +56,9 @@ pub struct Check {
     /// The namespace to look at
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-    /// Configuration of the webhook [default: for -f that of a fresh install, for --namespace the deployed one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Configuration of the webhook, files or folders of *.yaml [default: for -f that of a fresh install, for --namespace the deployed one]
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
     /// How it is printed
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub output: Output,
@@ -89,8 +89,8 @@ pub enum Output {
 /// Flags of the server.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Configuration file [default: /etc/tollgate/config.yaml]
-    #[arg(long, value_name = "FILE")]
+    /// Files, or folders of *.yaml, that are one configuration [default: /etc/tollgate/release,/etc/tollgate/settings]
+    #[arg(long, value_name = "PATH,...")]
     config: Option<String>,
     /// Where reviews are answered [default: [::]:10250]
     #[arg(long, value_name = "ADDRESS")]

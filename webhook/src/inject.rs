@@ -31,7 +31,7 @@ use crate::voucher::Vouching;
 
 pub(crate) use self::plan::{Outcome, plan};
 pub(crate) use self::pod::{Container, Pod, is_label, text};
-pub(crate) use self::settings::is_subdomain;
+pub(crate) use self::settings::{LOWEST_PORT, is_subdomain};
 pub(crate) use self::vouch::believed;
 pub(crate) use self::{hazard::refuse_capabilities, hazard::refuse_uid, resources::lowered};
 

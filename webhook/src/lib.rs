@@ -5,6 +5,7 @@ pub mod audience;
 pub mod certificates;
 pub mod check;
 pub mod cli;
+mod client;
 pub mod config;
 pub mod enable;
 pub mod events;

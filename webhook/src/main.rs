@@ -51,7 +51,7 @@ fn run(arguments: &Run) -> ExitCode {
 fn check(arguments: &Check) -> ExitCode {
     let Some(namespace) = &arguments.namespace else {
         let label = arguments.namespace_label.unwrap_or(Injection::Enabled);
-        let config = arguments.config.as_deref();
+        let config = &arguments.config;
         return match check_files(&arguments.file, label, config, arguments.output) {
             Ok(report) => say(&report),
             Err(bad) if bad.is_configured => fail(EXIT_NO_INPUT, &bad),

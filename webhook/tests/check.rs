@@ -308,7 +308,7 @@ fn a_fault_in_yaml_has_a_place_and_no_words_of_a_library() {
 #[test]
 fn the_configuration_is_the_webhooks() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("config.yaml");
+    let file = folder.path().join("release.yaml");
     fs::write(&file, "image: registry.example/sidecar:9\n").expect("a file");
     let path = file.to_str().expect("a path");
     let found = json_of(&["-f", "-", "--config", path], DEPLOYMENT);

@@ -15,7 +15,7 @@ fn start(configure: impl FnOnce(&mut Command)) -> (Option<i32>, String) {
 #[test]
 fn a_bad_configuration_ends_with_64_and_names_every_fault() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("config.yaml");
+    let file = folder.path().join("release.yaml");
     std::fs::write(&file, "imagee: i\ndefaults: {tokenTtl: 60s}\n").expect("a file");
     let (code, text) = start(|command| {
         command.arg("run").arg("--config").arg(&file);
@@ -28,21 +28,21 @@ fn a_bad_configuration_ends_with_64_and_names_every_fault() {
         "TOLLGATE_LOG_LEVL",
         "imagee",
         "defaults.tokenTtl",
-        "config.yaml",
+        "release.yaml",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let (code, text) = start(|command| {
-        command.args(["run", "--config", "/nonexistent/config.yaml"]);
+        command.args(["run", "--config", "/nonexistent/release.yaml"]);
     });
     assert_eq!(code, Some(64), "{text}");
-    assert!(text.contains("/nonexistent/config.yaml"), "{text}");
+    assert!(text.contains("/nonexistent/release.yaml"), "{text}");
 }
 
 #[test]
 fn a_failed_start_ends_with_1_and_names_the_cause() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("config.yaml");
+    let file = folder.path().join("release.yaml");
     std::fs::write(&file, "image: i\n").expect("a file");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
@@ -63,7 +63,7 @@ fn a_failed_start_ends_with_1_and_names_the_cause() {
 #[test]
 fn a_broken_certificate_ends_with_1_and_names_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("config.yaml");
+    let file = folder.path().join("release.yaml");
     std::fs::write(&file, "image: i\n").expect("a file");
     let started = |chain: &str| {
         std::fs::write(folder.path().join("tls.crt"), chain).expect("a file");

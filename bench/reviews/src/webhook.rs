@@ -49,7 +49,7 @@ impl Webhook {
         write("tls.crt", &certificate)?;
         write("tls.key", &key.serialize_pem())?;
         let config = write(
-            "config.yaml",
+            "release.yaml",
             "image: registry.example/tollgate-sidecar@sha256:1\n",
         )?;
         let kubeconfig = write("kubeconfig", KUBECONFIG)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::Resource;
@@ -16,7 +16,7 @@ use tollgate_e2e::agent::AgentPod;
 use tollgate_e2e::namespace::TestNamespace;
 use tollgate_e2e::{program, wait};
 use tollgate_shared::contract::{
-    Injection, NAMESPACE_LABEL, POD_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME,
+    Injection, NAMESPACE_LABEL, POD_LABEL, ROLE_BINDING, WEBHOOK_NAME,
 };
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -120,19 +120,10 @@ where
     Ok(())
 }
 
-/// The deployed configuration with another image and these defaults.
-async fn next_release(
-    namespace: &TestNamespace,
-    folder: &Path,
-    defaults: Value,
-) -> anyhow::Result<String> {
-    let maps: Api<ConfigMap> = Api::namespaced(namespace.client(), SYSTEM_NAMESPACE);
-    let data = maps.get(WEBHOOK_NAME).await?.data.unwrap_or_default();
-    let text = data.get("config.yaml").context("no configuration")?;
-    let mut config: Value = serde_saphyr::from_str(text)?;
-    config["image"] = "tollgate-sidecar:next".into();
-    config["defaults"] = defaults;
-    let file = folder.join("config.yaml");
+/// A configuration with another image and these defaults.
+fn next_release(folder: &Path, defaults: &Value) -> anyhow::Result<String> {
+    let file = folder.join("release.yaml");
+    let config = json!({"image": "tollgate-sidecar:next", "defaults": defaults});
     std::fs::write(&file, config.to_string())?;
     Ok(file.to_string_lossy().into_owned())
 }
@@ -210,7 +201,7 @@ async fn each_planted_weakness_is_named() -> anyhow::Result<()> {
             (json!({}), "sidecar-outdated"),
             (json!({"port": 7443}), "sidecar-drift"),
         ] {
-            let config = next_release(namespace, folder.path(), defaults).await?;
+            let config = next_release(folder.path(), &defaults)?;
             let (found, _) = check(
                 namespace,
                 kubeconfig,

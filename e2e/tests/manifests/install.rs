@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tollgate_shared::contract::{
-    ADMIN_PORT, AGENT_CLUSTER_ROLE, GROUP, PART_OF, SYSTEM_NAMESPACE, UID, WEBHOOK_NAME,
+    ADMIN_PORT, AGENT_CLUSTER_ROLE, GROUP, PART_OF, SETTINGS, SYSTEM_NAMESPACE, UID, WEBHOOK_NAME,
     WEBHOOK_PORT,
 };
 
@@ -13,7 +13,7 @@ use crate::files::{BASE, base, id, list, of_kind, root, text};
 
 #[test]
 fn every_object_has_its_own_file_and_is_installed() {
-    for folder in ["base", "base/policies", "examples"] {
+    for folder in ["base", "base/policies", "examples", "examples/rights"] {
         let kustomization =
             fs::read_to_string(root().join(folder).join("kustomization.yaml")).unwrap();
         let kustomization: Value = serde_saphyr::from_str(&kustomization).unwrap();
@@ -22,6 +22,8 @@ fn every_object_has_its_own_file_and_is_installed() {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name != "kustomization.yaml")
+            // Nobody gets these by the example.
+            .filter(|name| name != "rights")
             .collect();
         assert_eq!(listed, there, "{folder}");
     }
@@ -207,6 +209,47 @@ fn the_webhook_survives_a_busy_and_strict_cluster() {
         pod["securityContext"]["runAsUser"], UID,
         "the sidecar's uid is the sidecar's alone"
     );
+}
+
+#[test]
+fn replicas_run_on_linux_and_a_rollout_spreads_the_new_ones() {
+    let deployment = base("Deployment", WEBHOOK_NAME);
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
+    for constraint in list(&pod["topologySpreadConstraints"]) {
+        assert_eq!(constraint["matchLabelKeys"], json!(["pod-template-hash"]));
+    }
+}
+
+#[test]
+fn the_operators_settings_are_mounted_and_never_shipped() {
+    let pod = &base("Deployment", WEBHOOK_NAME)["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let folders: Vec<String> = list(&container["volumeMounts"])
+        .iter()
+        .map(|mount| {
+            assert!(mount["subPath"].is_null(), "it would never change: {mount}");
+            text(&mount["mountPath"])
+        })
+        .collect();
+    assert_eq!(
+        container["args"],
+        json!(["run", format!("--config={}", folders.join(","))])
+    );
+    assert_eq!(
+        pod["volumes"],
+        json!([
+            {"name": "release", "configMap": {"name": WEBHOOK_NAME}},
+            {"name": "settings", "configMap": {"name": SETTINGS, "optional": true}},
+        ])
+    );
+    let shipped = of_kind("ConfigMap").map(|map| text(&map["metadata"]["name"]));
+    assert!(!shipped.collect::<Vec<_>>().contains(&SETTINGS.to_owned()));
+    let config: Value = serde_saphyr::from_str(&text(
+        &base("ConfigMap", WEBHOOK_NAME)["data"]["release.yaml"],
+    ))
+    .unwrap();
+    assert_eq!(config, json!({"image": "tollgate-sidecar:dev"}));
 }
 
 #[test]

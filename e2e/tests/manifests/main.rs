@@ -11,5 +11,6 @@ mod examples;
 mod files;
 mod install;
 mod policies;
+mod render;
 mod threat_model;
 mod webhooks;

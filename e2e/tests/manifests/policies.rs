@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tollgate_shared::contract::{
     AGENT_CLUSTER_ROLE, AGENT_VOLUME, BOOTSTRAP_VOLUME, CONTAINER, GROUP, INJECTED_ANNOTATION,
-    Injection, NAMESPACE_LABEL, POD_LABEL, RESERVED_VOLUMES, ROLE_BINDING, STATE_VOLUME,
+    Injection, NAMESPACE_LABEL, POD_LABEL, RESERVED_VOLUMES, ROLE_BINDING, SETTINGS, STATE_VOLUME,
     SYSTEM_NAMESPACE, UID, WEBHOOK_NAME,
 };
 
@@ -102,6 +102,7 @@ fn names_in_expressions_are_those_of_the_contract() {
         NAMESPACE_LABEL,
         POD_LABEL,
         INJECTED_ANNOTATION,
+        SETTINGS,
         "tollgate-guard",
         "tollgate-guard-probe",
     ]
@@ -125,6 +126,7 @@ fn names_in_expressions_are_those_of_the_contract() {
         CONTAINER,
         NAMESPACE_LABEL,
         POD_LABEL,
+        SETTINGS,
         SYSTEM_NAMESPACE,
         WEBHOOK_NAME,
     ] {

@@ -1,45 +1,17 @@
 //! What GitOps tools compare: an object as we ship it, and as the API server gives it back. A default that the API server would fill
 //! in, or a value that it writes in another way, would be drift for ever.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::Context as _;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, discovery};
 use serde_json::Value;
 use tollgate_e2e::cluster::Cluster;
-use tollgate_shared::contract::{Injection, SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_e2e::installed::Installed;
+use tollgate_shared::contract::Injection;
 
 /// Kinds that kubelets and controllers fill with more than we say; of these only what we say is compared.
 const FILLED: [&str; 4] = ["Deployment", "Namespace", "Service", "ServiceAccount"];
-
-/// `manifests/install.yaml` with the images that are deployed.
-async fn installed(client: &Client) -> anyhow::Result<Vec<Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/install.yaml");
-    let deployment = Api::<Deployment>::namespaced(client.clone(), SYSTEM_NAMESPACE)
-        .get(WEBHOOK_NAME)
-        .await?;
-    let webhook = serde_json::to_value(deployment)?;
-    let webhook = webhook.pointer("/spec/template/spec/containers/0/image");
-    let config = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM_NAMESPACE)
-        .get(WEBHOOK_NAME)
-        .await?;
-    let config = config.data.unwrap_or_default();
-    let sidecar = config
-        .get("config.yaml")
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("image: ")));
-    let text = fs::read_to_string(path)?
-        .replace(
-            "tollgate-webhook:dev",
-            webhook.and_then(Value::as_str).context("no image")?,
-        )
-        .replace("tollgate-sidecar:dev", sidecar.context("no image")?);
-    Ok(serde_saphyr::from_multiple(&text)?)
-}
 
 /// The API for an object, by its own words.
 async fn api(client: &Client, object: &Value) -> anyhow::Result<(Api<DynamicObject>, String)> {
@@ -117,7 +89,8 @@ async fn nothing_that_we_ship_drifts() -> anyhow::Result<()> {
     let _one = crate::ONE_AT_A_TIME.lock().await;
     let client = Cluster::connect().await?.client;
     let mut found = Vec::new();
-    for shipped in installed(&client).await? {
+    let shipped = Installed::read(&client).await?.manifests()?;
+    for shipped in serde_saphyr::from_multiple::<Value>(&shipped)? {
         let (api, name) = api(&client, &shipped).await?;
         let kind = shipped["kind"].as_str().unwrap_or_default().to_owned();
         let stored = without_what_others_write(serde_json::to_value(api.get(&name).await?)?);

@@ -2,6 +2,7 @@
 //! cluster shares, so they run one after the other.
 
 mod drift;
+mod settings;
 mod upgrade;
 
 use std::sync::Arc;
@@ -59,7 +60,7 @@ async fn the_webhook_keeps_itself_trusted() -> anyhow::Result<()> {
             .replace(WEBHOOK_NAME, &PostParams::default(), &stripped)
             .await?;
         wait::until(
-            configurations,
+            configurations.clone(),
             WEBHOOK_NAME,
             "the caBundle is written again",
             |found| {
@@ -72,6 +73,12 @@ async fn the_webhook_keeps_itself_trusted() -> anyhow::Result<()> {
             },
         )
         .await?;
+        let written = configurations.get(WEBHOOK_NAME).await?;
+        let managers = written.managed_fields().iter();
+        let managers: Vec<&str> = managers
+            .filter_map(|entry| entry.manager.as_deref())
+            .collect();
+        assert!(managers.contains(&WEBHOOK_NAME), "{managers:?}");
         until_injected(&namespace.pods()).await
     })
     .await

@@ -1,79 +1,45 @@
 //! An upgrade, and the rollback, while pods are created: for a time replicas of two releases answer, which make the sidecar
 //! differently. What one of them has injected another may judge.
 
-use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::Value;
+use tollgate_e2e::installed::{Installed, RELEASE};
 use tollgate_e2e::load::injected_image;
 
 use super::*;
 
 const LABEL: &str = "app.kubernetes.io/name=tollgate-webhook";
 
-/// What differs between two releases of the same manifests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Release {
-    webhook: String,
-    sidecar: String,
-    /// `config.yaml`, which names the sidecar.
-    config: String,
+/// The same bytes under other names, and another setting of the sidecar: to everything that compares, another release.
+fn next(release: &Installed) -> anyhow::Result<Installed> {
+    let sidecar = renamed(&release.sidecar)?;
+    let config = json!({"image": sidecar, "defaults": {"logLevel": "debug"}});
+    Ok(Installed {
+        webhook: renamed(&release.webhook)?,
+        release: config.to_string(),
+        sidecar,
+    })
 }
 
-impl Release {
-    /// The one that is there.
-    async fn deployed(client: &Client) -> anyhow::Result<Self> {
-        let deployment = deployments(client).get(WEBHOOK_NAME).await?;
-        let pod = deployment.spec.and_then(|spec| spec.template.spec);
-        let container = pod.and_then(|pod| pod.containers.into_iter().next());
-        let data = configs(client).get(WEBHOOK_NAME).await?.data;
-        let config = data.and_then(|mut data| data.remove("config.yaml"));
-        let config = config.context("no config.yaml")?;
-        let parsed: Value = serde_saphyr::from_str(&config)?;
-        let sidecar = parsed.get("image").and_then(|image| image.as_str());
-        Ok(Self {
-            webhook: container
-                .and_then(|container| container.image)
-                .context("no image of the webhook")?,
-            sidecar: sidecar.context("no image of the sidecar")?.to_owned(),
-            config,
-        })
-    }
-
-    /// The same bytes under other names, and another setting of the sidecar: to everything that compares, another release.
-    fn renamed(&self) -> anyhow::Result<Self> {
-        let sidecar = renamed(&self.sidecar)?;
-        let mut config: Value = serde_saphyr::from_str(&self.config)?;
-        let settings = config.as_object_mut().context("no settings")?;
-        settings.insert("image".to_owned(), json!(sidecar));
-        settings.insert("defaults".to_owned(), json!({"logLevel": "debug"}));
-        Ok(Self {
-            webhook: renamed(&self.webhook)?,
-            config: config.to_string(),
-            sidecar,
-        })
-    }
-
-    /// Changes what `kubectl apply` of this release's manifests changes, in their order, and waits until no replica of another
-    /// release is left.
-    async fn roll_out(&self, client: &Client) -> anyhow::Result<()> {
-        let params = PatchParams::default();
-        let data = Patch::Merge(json!({"data": {"config.yaml": self.config}}));
-        configs(client).patch(WEBHOOK_NAME, &params, &data).await?;
-        let container = json!({"name": "webhook", "image": self.webhook});
-        let pod = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        let rolled = deployments(client)
-            .patch(WEBHOOK_NAME, &params, &Patch::Strategic(pod))
-            .await?;
-        until_rolled_out(deployments(client), rolled.metadata.generation).await?;
-        let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        for pod in pods.list(&ListParams::default().labels(LABEL)).await? {
-            if pod.metadata.deletion_timestamp.is_some() {
-                let name = pod.name_any();
-                wait::until(pods.clone(), &name, "it is gone", |pod| pod.is_none()).await?;
-            }
+/// Changes what `kubectl apply` of this release's manifests changes, in their order, and waits until no replica of another
+/// release is left.
+async fn roll_out(release: &Installed, client: &Client) -> anyhow::Result<()> {
+    let params = PatchParams::default();
+    let data = Patch::Merge(json!({"data": {RELEASE: release.release}}));
+    configs(client).patch(WEBHOOK_NAME, &params, &data).await?;
+    let container = json!({"name": "webhook", "image": release.webhook});
+    let pod = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    let rolled = deployments(client)
+        .patch(WEBHOOK_NAME, &params, &Patch::Strategic(pod))
+        .await?;
+    until_rolled_out(deployments(client), rolled.metadata.generation).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    for pod in pods.list(&ListParams::default().labels(LABEL)).await? {
+        if pod.metadata.deletion_timestamp.is_some() {
+            let name = pod.name_any();
+            wait::until(pods.clone(), &name, "it is gone", |pod| pod.is_none()).await?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn deployments(client: &Client) -> Api<Deployment> {
@@ -99,12 +65,12 @@ async fn an_upgrade_and_a_rollback_under_load_lose_no_review() -> anyhow::Result
     let _one = ONE_AT_A_TIME.lock().await;
     TestNamespace::run(Some(Injection::Enforced), async |namespace| {
         let client = namespace.client();
-        let old = Release::deployed(&client).await?;
-        let new = old.renamed()?;
+        let old = Installed::read(&client).await?;
+        let new = next(&old)?;
         assert!(old.webhook != new.webhook && old.sidecar != new.sidecar);
-        let upgraded = lose_none(namespace, new.roll_out(&client)).await;
+        let upgraded = lose_none(namespace, roll_out(&new, &client)).await;
         let image = injected_image(&namespace.pods()).await;
-        let rolled_back = lose_none(namespace, old.roll_out(&client)).await;
+        let rolled_back = lose_none(namespace, roll_out(&old, &client)).await;
         upgraded?;
         rolled_back?;
         assert_eq!(image?.as_ref(), Some(&new.sidecar));

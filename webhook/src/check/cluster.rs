@@ -7,13 +7,14 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tollgate_shared::contract::{SYSTEM_NAMESPACE, WEBHOOK_NAME};
+use tollgate_shared::contract::{SETTINGS, SYSTEM_NAMESPACE, WEBHOOK_NAME};
 
 use super::finding::{Finding, Level};
 use super::snapshot::{Kind, Snapshot, Wanted};
 use super::{Report, render};
 use crate::cli::Check;
-use crate::config;
+use crate::client;
+use crate::config::{self, Parts};
 use crate::inject::{InjectConfig, is_label};
 
 /// Objects in one answer.
@@ -51,11 +52,12 @@ pub async fn check_namespace(namespace: &str, arguments: &Check) -> Result<Repor
         let text = format!("--namespace {namespace:?} is no name of a namespace");
         return Err(BadCluster::Arguments(text));
     }
-    let config = match &arguments.config {
-        Some(path) => Some(
-            config::read_file(path).map_err(|faults| BadCluster::Arguments(faults.join("; ")))?,
-        ),
-        None => None,
+    let config = match arguments.config.as_slice() {
+        [] => None,
+        paths => {
+            let bad = |faults: Vec<String>| BadCluster::Arguments(faults.join("; "));
+            Some(config::read(paths).map_err(bad)?)
+        }
     };
     let client = connect(arguments).await?;
     let snapshot = look(&client, namespace, config).await?;
@@ -97,7 +99,7 @@ async fn connect(arguments: &Check) -> Result<Client, BadCluster> {
         }
         None => kube::Config::from_kubeconfig(&options).await?,
     };
-    Ok(Client::try_from(config)?)
+    Ok(client::named(config)?)
 }
 
 async fn look(
@@ -138,13 +140,24 @@ fn seen<T>(result: kube::Result<T>) -> Result<Result<T, String>, BadCluster> {
 /// The configuration that the webhook reads.
 async fn deployed(client: &Client) -> Result<Result<InjectConfig, String>, BadCluster> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let map = match seen(maps.get(WEBHOOK_NAME).await)? {
-        Ok(map) => map,
-        Err(error) => return Ok(Err(error)),
-    };
-    let text = map.data.and_then(|mut data| data.remove("config.yaml"));
-    let text = text.ok_or_else(|| "it has no config.yaml".to_owned());
-    Ok(text.and_then(|text| config::parse(text.as_bytes()).map_err(|faults| faults.join("; "))))
+    let mut parts = Parts::new();
+    let mut faults = Vec::new();
+    for name in [WEBHOOK_NAME, SETTINGS] {
+        match seen(maps.get_opt(name).await)? {
+            Ok(Some(map)) => match config::of_config_map(name, &map) {
+                Ok(found) => parts.extend(found),
+                Err(found) => faults.extend(found),
+            },
+            Ok(None) if name == SETTINGS => {}
+            Ok(None) => return Ok(Err("404 NotFound".to_owned())),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let config = config::parse(&parts).map_err(|found| faults.extend(found));
+    Ok(match config {
+        Ok(config) if faults.is_empty() => Ok(config),
+        _ => Err(faults.join("; ")),
+    })
 }
 
 /// All objects of a kind, page by page.

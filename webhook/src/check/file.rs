@@ -1,7 +1,7 @@
 //! What admission would say of the pods in some files, without a cluster.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -37,13 +37,13 @@ const LIMIT: u64 = 16 * 1024 * 1024;
 pub fn check_files(
     files: &[String],
     injection: Injection,
-    config: Option<&Path>,
+    config: &[PathBuf],
     output: Output,
 ) -> Result<Report, BadInput> {
     let mut faults = Vec::new();
     let config = match config {
-        Some(path) => config::read_file(path).map_err(|mut found| faults.append(&mut found)),
-        None => Ok(InjectConfig::with_image(concat!(
+        paths @ [_, ..] => config::read(paths).map_err(|mut found| faults.append(&mut found)),
+        [] => Ok(InjectConfig::with_image(concat!(
             "tollgate-sidecar:",
             env!("CARGO_PKG_VERSION")
         ))),

@@ -24,7 +24,7 @@ pub(crate) struct Wishes {
 }
 
 /// Ports below need a capability that the sidecar does not have.
-const LOWEST_PORT: u16 = 1024;
+pub(crate) const LOWEST_PORT: u16 = 1024;
 /// Lowest and highest CPU request that a pod may ask for.
 const CPU: [&str; 2] = ["1m", "4"];
 /// Lowest and highest memory that a pod may ask for.

@@ -34,6 +34,7 @@ async fn our_namespace_changes_only_by_holders_of_unmanage() -> anyhow::Result<(
             .await?;
             for (name, wanted) in [
                 ("tollgate-webhook", ours),
+                ("tollgate-settings", ours),
                 ("istio-ca-root-cert", Want::Admitted),
             ] {
                 let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}}))?;
