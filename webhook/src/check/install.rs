@@ -34,7 +34,7 @@ pub(crate) const POLICIES: [&str; 13] = [
     "tollgate-update-guard",
 ];
 
-const APPLY: &str = "apply the install.yaml of the release that runs once more";
+const APPLY: &str = "apply the install.yaml of the running release again";
 
 /// Judges the namespace itself.
 pub(crate) fn namespace(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
