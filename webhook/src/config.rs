@@ -63,7 +63,8 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, BadConfig> {
         let flags = flags.iter().map(|(knob, value)| (*knob, value.clone()));
-        let mut knobs = Knobs::new(flags, variables);
+        let variables: Vec<(String, String)> = variables.into_iter().collect();
+        let mut knobs = Knobs::new(flags, variables.clone());
         let everywhere = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let address = knobs.parse("address", everywhere(WEBHOOK_PORT));
         let admin_address = knobs.parse("admin-address", everywhere(ADMIN_PORT));
@@ -75,7 +76,7 @@ impl Config {
             paths = FOLDERS.map(str::to_owned).into();
         }
         let paths = paths.into_iter().map(PathBuf::from).collect();
-        let source = Source::open(paths).map_err(|faults| {
+        let source = Source::open(paths, variables).map_err(|faults| {
             for fault in faults {
                 knobs.fault("config", &fault);
             }
@@ -98,21 +99,27 @@ impl Config {
 #[derive(Debug)]
 pub struct Source {
     paths: Vec<PathBuf>,
+    environment: Vec<(String, String)>,
     seen: Result<Parts, Vec<String>>,
     current: watch::Sender<Arc<InjectConfig>>,
 }
 
 impl Source {
-    /// Reads them.
+    /// Reads them; `environment` is the process's own.
     ///
     /// # Errors
     /// Every fault, each with its file's name.
-    pub fn open(paths: Vec<PathBuf>) -> Result<Self, Vec<String>> {
+    pub fn open(
+        paths: Vec<PathBuf>,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self, Vec<String>> {
         let seen = parts::read(&paths);
         let config = seen.as_ref().map_err(Vec::clone).and_then(parse)?;
+        let config = config.in_environment(environment.clone());
         let (current, _) = watch::channel(Arc::new(config));
         Ok(Self {
             paths,
+            environment,
             seen,
             current,
         })
@@ -142,6 +149,7 @@ impl Source {
         metrics.reloaded(parsed.is_ok());
         match parsed {
             Ok(config) => {
+                let config = config.in_environment(self.environment.clone());
                 self.current.send_replace(Arc::new(config));
                 let parts: Vec<&str> = seen
                     .iter()

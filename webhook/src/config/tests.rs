@@ -47,7 +47,7 @@ impl Mount {
     }
 
     fn source(&self) -> Result<Source, Vec<String>> {
-        Source::open(vec![self.path().to_owned()])
+        Source::open(vec![self.path().to_owned()], Vec::new())
     }
 
     /// In the order of a kubelet's `AtomicWriter`.
@@ -200,7 +200,7 @@ fn refuses_broken_parts() {
             "{part}: {faults}"
         );
     }
-    let missing = Source::open(vec!["/nonexistent".into()]).unwrap_err();
+    let missing = Source::open(vec!["/nonexistent".into()], Vec::new()).unwrap_err();
     assert!(missing.concat().contains("/nonexistent: No such file"));
 }
 

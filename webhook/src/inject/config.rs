@@ -1,5 +1,6 @@
 //! What an operator may say about injection. Deserialised from a file; unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize, Serializer, ser};
@@ -28,7 +29,14 @@ pub struct InjectConfig {
     /// What a pod gets that says nothing else in its annotations.
     #[serde(default)]
     pub defaults: Defaults,
+    /// The variables by which the webhook's own pod finds the API server. Some platforms change them in every pod (Gardener), and
+    /// only to these values may they be changed in a sidecar, which shows its bootstrap token there.
+    #[serde(skip)]
+    pub api_server: BTreeMap<String, String>,
 }
+
+/// Beginning of the names of those variables.
+pub(crate) const API_SERVER_VARIABLES: &str = "KUBERNETES_SERVICE_";
 
 impl InjectConfig {
     /// The defaults with one image.
@@ -41,6 +49,19 @@ impl InjectConfig {
             api_audiences: Vec::new(),
             assign_uid: true,
             defaults: Defaults::default(),
+            api_server: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the API server's address from the environment of a pod.
+    #[must_use]
+    pub fn in_environment(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let variables = variables.into_iter();
+        Self {
+            api_server: variables
+                .filter(|(name, _)| name.starts_with(API_SERVER_VARIABLES))
+                .collect(),
+            ..self
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Compares what a pod has with what we would put there, in every field that carries security. Defaults of newer servers and
 //! additions that cannot harm the sidecar are no drift.
 
+use std::collections::BTreeMap;
+
 use tollgate_shared::contract::{BOOTSTRAP_VOLUME, ENV_PREFIX, RESERVED_VOLUMES};
 
+use super::config::API_SERVER_VARIABLES;
 use super::pod::{Container, flag, list, number, object, text};
 use crate::json::{Json, Kind};
 use crate::reason::Denial;
@@ -20,10 +23,13 @@ pub(crate) fn is_ours(container: &Container<'_>) -> Result<bool, Denial> {
     Ok(is_ours)
 }
 
-/// The first field in which `actual` differs from `wanted` to the sidecar's harm.
+/// The first field in which `actual` differs from `wanted` to the sidecar's harm. `api_server` is [`InjectConfig::api_server`].
+///
+/// [`InjectConfig::api_server`]: super::InjectConfig::api_server
 pub(crate) fn container<'a>(
     actual: &Container<'a>,
     wanted: Json<'_>,
+    api_server: &BTreeMap<String, String>,
 ) -> Result<Option<&'a str>, Denial> {
     let value = actual.value;
     for field in [
@@ -78,7 +84,7 @@ pub(crate) fn container<'a>(
     if opens_host_port(value)? {
         return Ok(Some("ports"));
     }
-    if !same_environment(value, wanted)? {
+    if !same_environment(value, wanted, api_server)? {
         return Ok(Some("env"));
     }
     Ok((!same_mounts(actual, wanted)?).then_some("volumeMounts"))
@@ -152,8 +158,22 @@ fn opens_host_port(container: Json<'_>) -> Result<bool, Denial> {
 }
 
 /// Our variables are all there with our values and no other of our prefix is. Of others the sidecar reads the API server's
-/// address alone, which platforms may change to a name of theirs: a false one fails against the CA in the bootstrap volume.
-fn same_environment(actual: Json<'_>, wanted: Json<'_>) -> Result<bool, Denial> {
+/// address alone, which platforms may change to a name of theirs, as they do in the webhook's own pod. To any other address a
+/// bootstrap token must not go: the CA that it is checked by is a ConfigMap, which the tenant may have written.
+fn same_environment(
+    actual: Json<'_>,
+    wanted: Json<'_>,
+    api_server: &BTreeMap<String, String>,
+) -> Result<bool, Denial> {
+    for entry in list(actual, "env")?.items.iter() {
+        let name = text(entry, "name")?.unwrap_or_default();
+        let value = entry.get("value").and_then(Json::as_str);
+        let known = api_server.get(name).map(String::as_str);
+        let is_known = value.is_some() && value == known && is_empty(entry.get("valueFrom"));
+        if name.starts_with(API_SERVER_VARIABLES) && !is_known {
+            return Ok(false);
+        }
+    }
     let ours = |entry: &Json<'_>| {
         let name = entry.get("name").and_then(Json::as_str);
         name.is_none_or(|name| name.starts_with(ENV_PREFIX))

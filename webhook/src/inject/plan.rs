@@ -1,5 +1,7 @@
 //! What a pod lacks to be as we want it. Mutation applies the plan; validation wants it to hold nothing that matters.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_shared::contract::{
@@ -14,6 +16,10 @@ use super::select::{Selection, select};
 use super::{Context, drift, hazard, reserved, resources, settings, sidecar, token, vouch};
 use crate::json::{Json, Tree};
 use crate::reason::{Denial, Reason};
+
+/// The API server adds one volume with a token, and a copied pod has one from before. Each is looked for among all mounts, so that
+/// thousands would cost seconds.
+const MOST_TOKEN_VOLUMES: usize = 8;
 
 /// What a pod needs.
 #[derive(Debug)]
@@ -68,6 +74,8 @@ struct Plan<'a> {
     stripped: Vec<&'a str>,
     /// The voucher that is missing.
     voucher: Option<String>,
+    /// Where the API server may be said to be.
+    api_server: &'a BTreeMap<String, String>,
 }
 
 impl<'a> Plan<'a> {
@@ -92,6 +100,12 @@ impl<'a> Plan<'a> {
             if !RESERVED_VOLUMES.contains(&volume.name) && token::is_api_server_volume(volume)? {
                 stripped.push(volume.name);
             }
+            if stripped.len() > MOST_TOKEN_VOLUMES {
+                let message = format!(
+                    "the pod has more than {MOST_TOKEN_VOLUMES} volumes with the API server's own token; remove them, the sidecar has one"
+                );
+                return Err(Denial::new(Reason::BadRequest, message));
+            }
         }
         Ok(Self {
             sidecar: sidecar::container(config, &settings, resources),
@@ -100,6 +114,7 @@ impl<'a> Plan<'a> {
             settings,
             present,
             stripped,
+            api_server: &config.api_server,
         })
     }
 
@@ -189,7 +204,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         };
         let wanted = Tree::of(&self.sidecar)?;
-        let drift = drift::container(container, wanted.root())?;
+        let drift = drift::container(container, wanted.root(), self.api_server)?;
         let wanted = wanted.root().get("resources");
         let actual = container.value.get("resources");
         let replace = PatchOp::Replace {

@@ -87,3 +87,27 @@ fn operations_serialise_as_rfc_6902_says() {
         assert_eq!(serde_json::to_string(&op).unwrap(), text);
     }
 }
+
+#[test]
+fn a_pod_with_more_tokens_than_any_is_refused() {
+    let config = InjectConfig::with_image("sidecar");
+    let context = Context {
+        injection: Some(Injection::Enabled),
+        namespace: "n",
+        from_node: false,
+        config: &config,
+        vouching: None,
+    };
+    for (count, reason) in [(8, Reason::Injected), (9, Reason::BadRequest)] {
+        let mut pod = pod();
+        let volume = pod["spec"]["volumes"][0].clone();
+        let volumes = (0..count).map(|index| {
+            let mut volume = volume.clone();
+            volume["name"] = json!(format!("kube-api-access-{index}"));
+            volume
+        });
+        pod["spec"]["volumes"] = volumes.collect();
+        let decision = inject(&pod, &context);
+        assert_eq!(decision.reason(), reason, "{count}: {decision:?}");
+    }
+}
