@@ -141,8 +141,12 @@ impl Exec {
         Ok(shown)
     }
 
-    /// What the plugin prints; its standard error is ours, as in kubectl.
     async fn run(&self) -> Result<Vec<u8>, String> {
+        self.run_until(tokio::time::sleep(self.limit)).await
+    }
+
+    /// What the plugin prints before the end of its time; its standard error is ours, as in kubectl.
+    async fn run_until(&self, end: impl Future<Output = ()>) -> Result<Vec<u8>, String> {
         let Plugin {
             command, args, env, ..
         } = &self.plugin;
@@ -165,17 +169,17 @@ impl Exec {
             }
             Ok::<_, std::io::Error>((child.wait().await?, output))
         };
-        let ended = tokio::time::timeout(self.limit, work).await;
-        let (status, output) = match ended {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(error)) => return Err(format!("could not be waited for: {error}")),
-            Err(_) => {
+        let ended = tokio::select! {
+            ended = work => ended,
+            () = end => {
                 return Err(format!(
                     "did not end within {} s (--mint-timeout); run it by hand to see what it waits for",
                     self.limit.as_secs_f32()
                 ));
             }
         };
+        let (status, output) =
+            ended.map_err(|error| format!("could not be waited for: {error}"))?;
         group.ended();
         // First, because one that still prints when nobody reads any more fails by that.
         if output.len() as u64 > ANSWER_LIMIT {
