@@ -3,131 +3,89 @@
 
 use http::StatusCode;
 
-/// Every reason, by its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+/// Makes the enum, its codes and the list of all of them from one table.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $code:literal),+ $(,)?) => {
+        /// Every reason, by its code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])+ $variant),+ }
+
+        impl Reason {
+            /// Every reason, for metrics and tables.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The code, stable across releases.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+        }
+    };
+}
+
+reasons! {
     /// The request could be read in two ways, or breaks HTTP's rules.
-    BadRequest,
+    BadRequest = "bad-request",
     /// The path could be read in two ways.
-    AmbiguousPath,
+    AmbiguousPath = "ambiguous-path",
     /// A method that the API server does not resolve.
-    UnknownMethod,
+    UnknownMethod = "unknown-method",
     /// The body came too slowly.
-    BodyTooSlow,
+    BodyTooSlow = "body-too-slow",
     /// The `Host` is not a local name (DNS rebinding).
-    ForeignHost,
+    ForeignHost = "foreign-host",
     /// A browser made the request (CSRF).
-    BrowserRequest,
+    BrowserRequest = "browser-request",
     /// The local token is missing.
-    LocalTokenMissing,
+    LocalTokenMissing = "local-token-missing",
     /// The local token is not that of any agent container.
-    LocalTokenWrong,
+    LocalTokenWrong = "local-token-wrong",
     /// The floor: minting through the proxy.
-    FloorTokenRequest,
+    FloorTokenRequest = "floor-token-request",
     /// The floor: impersonation headers.
-    FloorImpersonation,
+    FloorImpersonation = "floor-impersonation",
     /// The floor: exec or attach into a sidecar.
-    FloorSidecarExec,
+    FloorSidecarExec = "floor-sidecar-exec",
     /// The floor: the kubelet's API through `nodes/proxy`.
-    FloorNodeProxy,
+    FloorNodeProxy = "floor-node-proxy",
     /// The floor: certificate signing requests.
-    FloorCertificate,
+    FloorCertificate = "floor-certificate",
     /// The floor: writes to what admission and authorization are made of.
-    FloorAdmission,
+    FloorAdmission = "floor-admission",
     /// The floor: writes to the cluster CA that pods read.
-    FloorClusterCa,
+    FloorClusterCa = "floor-cluster-ca",
     /// More calls than the pod may make in a second.
-    TooManyCalls,
+    TooManyCalls = "too-many-calls",
     /// The opening record could not be written.
-    RecordUnavailable,
+    RecordUnavailable = "record-unavailable",
     /// The API server limits our mints.
-    MintThrottled,
+    MintThrottled = "mint-throttled",
     /// The API server does not accept the credential that mints.
-    MintCredentialRejected,
+    MintCredentialRejected = "mint-credential-rejected",
     /// The API server does not let us mint.
-    MintForbidden,
+    MintForbidden = "mint-forbidden",
     /// The pod, the node or the service account of the token is gone.
-    MintTargetGone,
+    MintTargetGone = "mint-target-gone",
     /// The API server cannot be reached or is in trouble, so it mints nothing.
-    MintUnavailable,
+    MintUnavailable = "mint-unavailable",
     /// The API server's answer to a mint is not one of these, nor a token as asked for.
-    MintFailed,
+    MintFailed = "mint-failed",
     /// The API server could not be reached, or broke off before it answered.
-    UpstreamUnavailable,
+    UpstreamUnavailable = "upstream-unavailable",
     /// The API server did not answer in time.
-    UpstreamTimeout,
+    UpstreamTimeout = "upstream-timeout",
     /// The sidecar is shutting down.
-    ShuttingDown,
+    ShuttingDown = "shutting-down",
 }
 
 impl Reason {
-    /// Every reason, for metrics and tables.
-    pub const ALL: [Self; 26] = [
-        Self::BadRequest,
-        Self::AmbiguousPath,
-        Self::UnknownMethod,
-        Self::BodyTooSlow,
-        Self::ForeignHost,
-        Self::BrowserRequest,
-        Self::LocalTokenMissing,
-        Self::LocalTokenWrong,
-        Self::FloorTokenRequest,
-        Self::FloorImpersonation,
-        Self::FloorSidecarExec,
-        Self::FloorNodeProxy,
-        Self::FloorCertificate,
-        Self::FloorAdmission,
-        Self::FloorClusterCa,
-        Self::TooManyCalls,
-        Self::RecordUnavailable,
-        Self::MintThrottled,
-        Self::MintCredentialRejected,
-        Self::MintForbidden,
-        Self::MintTargetGone,
-        Self::MintUnavailable,
-        Self::MintFailed,
-        Self::UpstreamUnavailable,
-        Self::UpstreamTimeout,
-        Self::ShuttingDown,
-    ];
-
-    /// The code, stable across releases.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad-request",
-            Self::AmbiguousPath => "ambiguous-path",
-            Self::UnknownMethod => "unknown-method",
-            Self::BodyTooSlow => "body-too-slow",
-            Self::ForeignHost => "foreign-host",
-            Self::BrowserRequest => "browser-request",
-            Self::LocalTokenMissing => "local-token-missing",
-            Self::LocalTokenWrong => "local-token-wrong",
-            Self::FloorTokenRequest => "floor-token-request",
-            Self::FloorImpersonation => "floor-impersonation",
-            Self::FloorSidecarExec => "floor-sidecar-exec",
-            Self::FloorNodeProxy => "floor-node-proxy",
-            Self::FloorCertificate => "floor-certificate",
-            Self::FloorAdmission => "floor-admission",
-            Self::FloorClusterCa => "floor-cluster-ca",
-            Self::TooManyCalls => "too-many-calls",
-            Self::RecordUnavailable => "record-unavailable",
-            Self::MintThrottled => "mint-throttled",
-            Self::MintCredentialRejected => "mint-credential-rejected",
-            Self::MintForbidden => "mint-forbidden",
-            Self::MintTargetGone => "mint-target-gone",
-            Self::MintUnavailable => "mint-unavailable",
-            Self::MintFailed => "mint-failed",
-            Self::UpstreamUnavailable => "upstream-unavailable",
-            Self::UpstreamTimeout => "upstream-timeout",
-            Self::ShuttingDown => "shutting-down",
-        }
-    }
-
     /// The reason of a code.
     #[must_use]
     pub fn of_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.code() == code)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.code() == code)
     }
 
     /// What kind of rule it is: the request itself, the local checks, the floor, or the sidecar's own state.

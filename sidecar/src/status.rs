@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_a_status_that_clients_know() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let response = response(&Refusal::new(reason, "say \"what\"\nto do"));
             assert_eq!(response.status(), reason.status());
             let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
