@@ -267,22 +267,3 @@ async fn more_calls_than_the_cap_get_429_on_record_and_no_token() {
         ("deny", "refused")
     );
 }
-
-#[tokio::test]
-async fn metrics_say_how_minting_goes() {
-    let rig = Rig::start().await;
-    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    let bootstrap = jwt(&json!({"iat": now.unwrap().as_secs() - 1000}));
-    let lines = rig.metric("tollgate_records_written_total").await;
-    fs::write(rig.folder.path().join("bootstrap/token"), bootstrap).unwrap();
-    rig.api.mints(Answer::json("401 Unauthorized", "", "{}"));
-    // The 401 makes it look at the file, which has changed.
-    rig.get("/api/v1/pods").await;
-    let age = rig.metric("tollgate_bootstrap_token_age_seconds").await;
-    assert!((1000.0..1000.0 + 3600.0).contains(&age), "{age}");
-    rig.until_metric("tollgate_records_written_total", lines + 2.0)
-        .await;
-    assert_eq!(rig.metric("tollgate_records_refused_total").await, 0.0);
-    assert_eq!(rig.metric("tollgate_open_streams").await, 0.0);
-    assert_eq!(rig.metric("tollgate_mint_seconds_count").await, 1.0);
-}

@@ -16,6 +16,18 @@ fn request(program: &Program, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n")
 }
 
+/// Sends SIGTERM while a call waits for its answer; the call's connection.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+async fn terminate_with_a_call(program: &Program) -> impl Sized + use<> {
+    program.api.calls(Answer::Silence);
+    let mut call = program.connect().await;
+    let head = request(program, "/api/v1/pods");
+    call.write_all(head.as_bytes()).await.unwrap();
+    program.api.seen_call().await;
+    program.terminate();
+    call
+}
+
 #[tokio::test]
 async fn a_bootstrap_token_that_is_none_fails_the_start_and_is_named() {
     let api = ApiServer::start().await;
@@ -67,12 +79,7 @@ async fn a_signal_ends_it_in_peace() {
 #[tokio::test]
 async fn what_still_runs_at_the_drain_deadline_is_cut() {
     let program = Program::start(&[("drain-deadline", "200ms")]).await;
-    program.api.calls(Answer::Silence);
-    let mut call = program.connect().await;
-    let head = request(&program, "/api/v1/pods");
-    call.write_all(head.as_bytes()).await.unwrap();
-    program.api.seen_call().await;
-    program.terminate();
+    let _call = terminate_with_a_call(&program).await;
     let (code, log, folder) = program.ended().await;
     assert_eq!(code, Some(0), "{log}");
     let records = fs::read_to_string(folder.path().join("records")).unwrap();
@@ -85,12 +92,7 @@ async fn what_still_runs_at_the_drain_deadline_is_cut() {
 async fn it_is_not_ready_while_it_drains_and_a_second_signal_aborts() {
     // Nobody waits that long.
     let program = Program::start(&[("drain-deadline", "10m")]).await;
-    program.api.calls(Answer::Silence);
-    let mut call = program.connect().await;
-    let head = request(&program, "/api/v1/pods");
-    call.write_all(head.as_bytes()).await.unwrap();
-    program.api.seen_call().await;
-    program.terminate();
+    let _call = terminate_with_a_call(&program).await;
     // The signal comes when it comes; from then on the probe fails.
     while program.probe("1ms").await.success() {}
     program.terminate();

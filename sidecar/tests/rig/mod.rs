@@ -105,13 +105,19 @@ impl Rig {
         .await
     }
 
-    /// A metric without labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    /// Everything that it counts.
+    pub(crate) async fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
+    /// A metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = self.metrics().await;
         let line = page
             .lines()
             .find_map(|line| line.strip_prefix(&format!("{name} ")));
