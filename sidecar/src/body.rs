@@ -13,6 +13,8 @@ use hyper::body::Incoming;
 
 pub use pace::Pace;
 
+use crate::refusal::{Reason, Refusal};
+
 /// A count of bytes, shared between a body and the record of its call.
 #[derive(Clone, Debug, Default)]
 pub struct Count(Arc<AtomicU64>);
@@ -34,6 +36,22 @@ pub enum Fault {
     /// The agent took longer than it may.
     #[error("the body came too slowly")]
     Slow,
+}
+
+/// A call that failed because of its own body.
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Broken => Self::new(
+                Reason::BadRequest,
+                "the body of the request broke off, or its chunks are malformed",
+            ),
+            Fault::Slow => Self::new(
+                Reason::BodyTooSlow,
+                "the body of the request came too slowly; have it ready before the request begins",
+            ),
+        }
+    }
 }
 
 impl Received {

@@ -3,35 +3,38 @@
 //! is forwarded without a token.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::USER_AGENT;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tollgate_shared::drain;
 
-use crate::body::{AgentBody, CallBody, Fault, Pace, Received};
-use crate::call::{Call, Verb};
+use crate::body::{AgentBody, CallBody, Pace, Received};
+use crate::call::Verb;
 use crate::headers::{self, Hop, Upgrade};
-use crate::local::{self, LocalTokens};
+use crate::local::LocalTokens;
 use crate::metrics::Metrics;
 use crate::mint::stock::Stock;
 use crate::mint::{Mint, Minted};
 use crate::rate::Bucket;
-use crate::record::{Decision, ObjectRef, Opening, Recorder};
+use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
+use crate::status;
 use crate::upstream::{Upstream, UpstreamError};
-use crate::{floor, status};
 
+mod check;
 mod entry;
+mod opening;
 mod relay;
 mod tunnel;
 
+use check::Checked;
 use entry::Entry;
+use opening::{opening, verb};
 pub use relay::AnswerBody;
 use relay::{Pending, Relay};
 pub use tunnel::Tunnels;
@@ -77,20 +80,6 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
 }
 
-/// A call that may go on.
-struct Checked {
-    call: Call,
-    container: Option<String>,
-    hop: Hop,
-}
-
-/// A call that may not, as far as it could be read.
-struct Refused {
-    call: Option<Box<Call>>,
-    container: Option<String>,
-    refusal: Refusal,
-}
-
 impl Proxy {
     /// Answers one request of an agent.
     pub async fn serve(
@@ -126,77 +115,6 @@ impl Proxy {
         }
     }
 
-    /// Steps 2 to 4.
-    fn check(&self, parts: &Parts, body: &Incoming) -> Result<Checked, Refused> {
-        let unread = |refusal| Refused {
-            call: None,
-            container: None,
-            refusal,
-        };
-        let call = Call::of_request(&parts.method, &parts.uri).map_err(unread)?;
-        let mut container = None;
-        match self.check_further(parts, body, &call, &mut container) {
-            Ok(hop) => Ok(Checked {
-                call,
-                container,
-                hop,
-            }),
-            Err(refusal) => Err(Refused {
-                call: Some(Box::new(call)),
-                container,
-                refusal,
-            }),
-        }
-    }
-
-    fn check_further(
-        &self,
-        parts: &Parts,
-        body: &Incoming,
-        call: &Call,
-        container: &mut Option<String>,
-    ) -> Result<Hop, Refusal> {
-        local::check(parts.version, &parts.headers)?;
-        *container = self
-            .local_tokens
-            .authenticate(&parts.headers)?
-            .map(str::to_owned);
-        let hop = Hop::of(&parts.headers)?;
-        if hop.upgrade().is_some() && !body.is_end_stream() {
-            return Err(Refusal::new(
-                Reason::BadRequest,
-                "a request to upgrade the connection must have no body",
-            ));
-        }
-        floor::check(call, &parts.headers)?;
-        if self.drain.is_signaled() {
-            return Err(Refusal::new(
-                Reason::ShuttingDown,
-                "the sidecar is shutting down with its pod",
-            ));
-        }
-        self.within_cap()?;
-        Ok(hop)
-    }
-
-    fn within_cap(&self) -> Result<(), Refusal> {
-        let Some(cap) = &self.cap else {
-            return Ok(());
-        };
-        let taken = cap
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now());
-        taken.map_err(|wait| Refusal {
-            // Whole seconds, rounded up.
-            retry_after: u32::try_from(wait.as_millis().div_ceil(1000)).ok(),
-            ..Refusal::new(
-                Reason::TooManyCalls,
-                "this pod makes more calls a second than TOLLGATE_MAX_CALLS_PER_SECOND; try again after Retry-After",
-            )
-        })
-    }
-
     /// Steps 7 to 9.
     async fn forward(
         &self,
@@ -224,7 +142,7 @@ impl Proxy {
         let (response, took) = match sent.await {
             Ok(answer) => answer,
             Err(refusal) => {
-                let refusal = received.fault().map_or(refusal, of_body);
+                let refusal = received.fault().map_or(refusal, Refusal::from);
                 return entry.refuse(&refusal, Some(&received));
             }
         };
@@ -377,78 +295,5 @@ impl Proxy {
                 () = drain.signaled() => how::SHUTDOWN,
             }
         }
-    }
-}
-
-/// A call that failed because of its own body.
-fn of_body(fault: Fault) -> Refusal {
-    match fault {
-        Fault::Broken => Refusal::new(
-            Reason::BadRequest,
-            "the body of the request broke off, or its chunks are malformed",
-        ),
-        Fault::Slow => Refusal::new(
-            Reason::BodyTooSlow,
-            "the body of the request came too slowly; have it ready before the request begins",
-        ),
-    }
-}
-
-/// The verb as a metric label.
-fn verb(checked: Result<&Checked, &Refused>) -> &'static str {
-    match checked {
-        Ok(checked) => checked.call.verb.as_str(),
-        Err(refused) => refused.call.as_ref().map_or("", |call| call.verb.as_str()),
-    }
-}
-
-fn opening(
-    parts: &Parts,
-    checked: Result<&Checked, &Refused>,
-    peer: SocketAddr,
-    received: SystemTime,
-) -> Opening {
-    let (call, container, refusal) = match checked {
-        Ok(checked) => (Some(&checked.call), &checked.container, None),
-        Err(refused) => (
-            refused.call.as_deref(),
-            &refused.container,
-            Some(&refused.refusal),
-        ),
-    };
-    Opening {
-        verb: call.map_or_else(
-            || parts.method.as_str().to_ascii_lowercase(),
-            |call| call.verb.to_string(),
-        ),
-        uri: call.map_or_else(|| parts.uri.to_string(), |call| call.target().to_owned()),
-        object: call.filter(|call| call.resource_request).map(object),
-        container: container.clone(),
-        user_agent: parts
-            .headers
-            .get(USER_AGENT)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        source_ip: Some(peer.ip()),
-        decision: if refusal.is_some() {
-            Decision::Deny
-        } else {
-            Decision::Allow
-        },
-        reason: refusal.map_or("no-policy", |refusal| refusal.reason.code()),
-        tier: refusal.map_or("policy", |refusal| refusal.reason.tier()),
-        policy: None,
-        received,
-    }
-}
-
-fn object(call: &Call) -> ObjectRef<'static> {
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned().into());
-    ObjectRef {
-        resource: text(&call.resource),
-        namespace: text(&call.namespace),
-        name: text(&call.name),
-        api_group: text(&call.group),
-        api_version: text(&call.version),
-        subresource: text(&call.subresource),
     }
 }
