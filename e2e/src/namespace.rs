@@ -227,22 +227,9 @@ impl TestNamespace {
     /// # Errors
     /// The API server refuses it.
     pub async fn token(&self, account: &str, pod: Option<&Pod>) -> anyhow::Result<Token> {
-        let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(600),
-                bound_object_ref: pod.map(|pod| BoundObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("Pod".to_owned()),
-                    name: pod.metadata.name.clone(),
-                    uid: pod.metadata.uid.clone(),
-                }),
-                ..TokenRequestSpec::default()
-            },
-            ..TokenRequest::default()
-        };
         let answer = self
             .api::<ServiceAccount>()
-            .create_token_request(account, &PostParams::default(), &request)
+            .create_token_request(account, &PostParams::default(), &token_request(pod))
             .await
             .with_context(|| format!("no token for {account}"))?;
         let status = answer.status.context("a TokenRequest without a status")?;
@@ -277,5 +264,23 @@ impl TestNamespace {
             .await
             .with_context(|| format!("cannot delete the namespace {}", self.name))?;
         Ok(())
+    }
+}
+
+/// For ten minutes; bound to a pod, if one is given.
+#[must_use]
+pub fn token_request(pod: Option<&Pod>) -> TokenRequest {
+    TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(600),
+            bound_object_ref: pod.map(|pod| BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -16,7 +15,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tollgate_e2e::agent::{Agent, AgentPod};
 use tollgate_e2e::cluster::Cluster;
-use tollgate_e2e::namespace::TestNamespace;
+use tollgate_e2e::namespace::{TestNamespace, token_request};
 use tollgate_e2e::wait;
 use tollgate_shared::contract::{
     Injection, NAMESPACE_LABEL, ROLE_BINDING, SYSTEM_NAMESPACE, WEBHOOK_NAME,
@@ -119,23 +118,10 @@ async fn mint(
     let pod = agent.pod().await?;
     let token = managed.token("default", Some(&pod)).await?;
     let client = managed.cluster.client_as(Some(token.expose()))?;
-    let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(600),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: pod.metadata.name.clone(),
-                uid: pod.metadata.uid.clone(),
-            }),
-            ..TokenRequestSpec::default()
-        },
-        ..TokenRequest::default()
-    };
     let accounts = Api::<ServiceAccount>::namespaced(client, &managed.name);
     let params = PostParams::default();
     match accounts
-        .create_token_request(account, &params, &request)
+        .create_token_request(account, &params, &token_request(Some(&pod)))
         .await
     {
         Ok(_) => Ok(None),
