@@ -86,6 +86,8 @@ pub struct ResponseStatus {
     pub code: u16,
     /// The word for programs: one of Kubernetes' in the API server's log, a reason code in a record.
     pub reason: String,
+    /// The sentence for people.
+    pub message: String,
 }
 
 impl AuditEvent {

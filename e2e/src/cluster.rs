@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use http::header::AUTHORIZATION;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use tollgate_shared::secret::Token;
 
@@ -92,6 +94,17 @@ impl Cluster {
         let version = self.client.apiserver_version().await?;
         let minor = version.minor.trim_end_matches('+').parse();
         minor.with_context(|| format!("no minor version: {}", version.minor))
+    }
+
+    /// The name of a node.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn node(&self) -> anyhow::Result<String> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        let list = nodes.list(&ListParams::default().limit(1)).await?;
+        let first = list.items.into_iter().next().context("no node")?;
+        Ok(first.name_any())
     }
 
     /// Whom the API server takes the bearer of `token` for, if it accepts the token at all.

@@ -28,7 +28,7 @@ const START: Duration = Duration::from_secs(60);
 
 /// A running sidecar.
 pub struct Process {
-    /// The pod that it works for; it never runs.
+    /// The pod that it works for, and does not run in.
     pub pod: Agent,
     /// Its records, to be read by the test.
     pub stdout: PipeReader,
@@ -61,7 +61,7 @@ impl Process {
     pub async fn start(namespace: &TestNamespace, flags: &[&str]) -> anyhow::Result<Self> {
         let spy = Spy::start(namespace.cluster.client_as(None)?).await?;
         let (url, ca_pem) = (spy.url.clone(), spy.ca_pem.clone());
-        Self::start_at(namespace, flags, &url, &ca_pem, Some(spy)).await
+        Self::start_at(namespace, flags, &url, &ca_pem, Some(spy), None).await
     }
 
     /// The same without a spy, for many calls.
@@ -71,7 +71,22 @@ impl Process {
     pub async fn start_unseen(namespace: &TestNamespace, flags: &[&str]) -> anyhow::Result<Self> {
         let url = namespace.cluster.connection.cluster_url.to_string();
         let ca_pem = namespace.ca_pem().await?;
-        Self::start_at(namespace, flags, &url, &ca_pem, None).await
+        Self::start_at(namespace, flags, &url, &ca_pem, None, None).await
+    }
+
+    /// The same for a pod that runs on this node, so that its token names the node and others may be bound to it.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_on(
+        namespace: &TestNamespace,
+        node: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let url = namespace.cluster.connection.cluster_url.to_string();
+        let ca_pem = namespace.ca_pem().await?;
+        let flags = [flags, &["--node-name", node]].concat();
+        Self::start_at(namespace, &flags, &url, &ca_pem, None, Some(node)).await
     }
 
     async fn start_at(
@@ -80,12 +95,15 @@ impl Process {
         url: &str,
         ca_pem: &str,
         spy: Option<Spy>,
+        node: Option<&str>,
     ) -> anyhow::Result<Self> {
-        // No scheduler takes it, so no kubelet removes it.
-        let pod = AgentPod::new("process", &namespace.cluster.config.agent_image)
-            .spec("schedulerName", json!("nobody"))
-            .create(namespace)
-            .await?;
+        let pod = AgentPod::new("process", &namespace.cluster.config.agent_image);
+        let pod = match node {
+            Some(node) => pod.spec("nodeName", json!(node)),
+            // No scheduler takes it, so no kubelet removes it.
+            None => pod.spec("schedulerName", json!("nobody")),
+        };
+        let pod = pod.create(namespace).await?;
         let object = pod.pod().await?;
         let bootstrap = namespace.token("default", Some(&object)).await?;
         let volumes = Volumes::new(&bootstrap, ca_pem)?;

@@ -39,7 +39,7 @@ impl<'a> Scene<'a> {
 
     /// The reason code of the first try, or how it ended.
     async fn says(&self, pod: (&str, &str), bootstrap: &Token) -> anyhow::Result<String> {
-        let closing = first_try(self.namespace, pod, bootstrap).await?;
+        let closing = first_try(self.namespace, pod, bootstrap, &[]).await?;
         let status = closing.response_status.map(|status| status.reason);
         let outcome = closing.annotations.get("tollgate.dev/outcome").cloned();
         Ok(status

@@ -13,7 +13,7 @@ use crate::audit::AuditEvent;
 use crate::namespace::TestNamespace;
 use crate::program::{self, SIDECAR};
 
-/// Starts a sidecar with this bootstrap token for a pod of this name and UID, and returns the closing line of its first try to
+/// Starts a sidecar with this bootstrap token and these further flags for a pod of this name and UID, and returns the closing line of its first try to
 /// mint; ends the sidecar.
 ///
 /// # Errors
@@ -22,6 +22,7 @@ pub async fn first_try(
     namespace: &TestNamespace,
     (name, uid): (&str, &str),
     bootstrap: &Token,
+    flags: &[&str],
 ) -> anyhow::Result<AuditEvent> {
     let volumes = Volumes::new(bootstrap, &namespace.ca_pem().await?)?;
     let url = namespace.cluster.connection.cluster_url.to_string();
@@ -38,6 +39,7 @@ pub async fn first_try(
     let mut child = Command::new(program::path(SIDECAR)?)
         .arg("run")
         .args(own.into_iter().flat_map(|(flag, value)| [flag, value]))
+        .args(flags)
         .args(volumes.flags())
         .env_clear()
         .stdout(Stdio::piped())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use http::Request;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::client::Body;
 use serde_json::json;
 use tempfile::TempDir;
@@ -40,9 +40,13 @@ async fn in_namespace(
             "delete",
             "deletecollection",
         ];
-        namespace
-            .allow(json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}]))
-            .await?;
+        let configmaps = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs});
+        // For sidecars that mint for it.
+        let other = json!({
+            "apiGroups": ["tollgate.dev"], "resources": ["serviceaccounts"],
+            "resourceNames": ["other"], "verbs": ["mint"],
+        });
+        namespace.allow(json!([configmaps, other])).await?;
         test(namespace).await
     })
     .await
@@ -115,7 +119,10 @@ async fn settled(kept: &Kept, log: &AuditLog) -> anyhow::Result<Verified> {
 }
 
 /// Makes calls and kills, and finds all of it whole and joined.
-async fn nothing_is_missing(size: Size, flags: &[&str]) -> anyhow::Result<()> {
+async fn nothing_is_missing(
+    size: Size,
+    start: impl AsyncFnOnce(&TestNamespace) -> anyhow::Result<Process>,
+) -> anyhow::Result<()> {
     in_namespace(async |namespace| {
         let Some(mut log) = namespace.cluster.audit_log()? else {
             return Ok(());
@@ -125,7 +132,7 @@ async fn nothing_is_missing(size: Size, flags: &[&str]) -> anyhow::Result<()> {
                 &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed"}}),
             )
             .await?;
-        let mut process = Process::start_unseen(namespace, flags).await?;
+        let mut process = start(namespace).await?;
         let mut kept = Kept::new()?;
         kept.keep(&process.stdout)?;
         load(size, &namespace.name, &mut process, &mut kept).await?;
@@ -160,7 +167,10 @@ async fn ten_thousand_calls_and_six_kills_leave_nothing_missing() -> anyhow::Res
         calls: 10_000,
         kills: 6,
     };
-    nothing_is_missing(size, &[]).await
+    nothing_is_missing(size, async |namespace| {
+        Process::start_unseen(namespace, &[]).await
+    })
+    .await
 }
 
 /// Calls with tokens that were minted before them.
@@ -170,5 +180,27 @@ async fn minting_ahead_leaves_nothing_missing() -> anyhow::Result<()> {
         calls: 2_000,
         kills: 4,
     };
-    nothing_is_missing(size, &["--mint", "ahead"]).await
+    nothing_is_missing(size, async |namespace| {
+        Process::start_unseen(namespace, &["--mint", "ahead"]).await
+    })
+    .await
+}
+
+/// The same for another account: events of tokens that are bound to a node name no pod.
+#[tokio::test]
+async fn minting_ahead_for_another_account_leaves_nothing_missing() -> anyhow::Result<()> {
+    let size = Size {
+        calls: 2_000,
+        kills: 8,
+    };
+    nothing_is_missing(size, async |namespace| {
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "other"}});
+        namespace.apply::<ServiceAccount>(&account).await?;
+        let node = namespace.cluster.node().await?;
+        let flags = ["--mint", "ahead", "--binding", "node"];
+        let flags = [&flags[..], &["--service-account", "other"]].concat();
+        Process::start_on(namespace, &node, &flags).await
+    })
+    .await
 }
