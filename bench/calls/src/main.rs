@@ -22,6 +22,8 @@ use crate::way::{KubectlProxy, Protocol, Target, Way};
 /// Ways are measured in turns, so that what else the machine does hits all of them.
 const ROUNDS: usize = 10;
 const CALLS_A_ROUND: usize = 50;
+/// Calls a second of an agent that works steadily.
+const STEADY: u32 = 100;
 /// Calls of a burst, at once.
 const BURST: usize = 32;
 
@@ -61,13 +63,15 @@ async fn measure(args: &Args, namespace: &TestNamespace) -> anyhow::Result<()> {
     let url = &namespace.cluster.connection.cluster_url;
     let authority = url.authority().context("an API server without address")?;
 
-    let sidecar = Sidecar::start(&args.sidecar, namespace, authority.as_str(), &ca_pem).await?;
+    let api_server = (authority.as_str(), &*ca_pem);
+    let sidecar = Sidecar::start(&args.sidecar, namespace, api_server, "on-demand").await?;
+    let ahead = Sidecar::start(&args.sidecar, namespace, api_server, "ahead").await?;
     print("binary_bytes", std::fs::metadata(&args.sidecar)?.len());
     print("idle_kib", sidecar.resident_kib()?);
 
     let direct = Target {
         authority: authority.clone(),
-        ca_pem: Some(ca_pem),
+        ca_pem: Some(ca_pem.clone()),
         bearer: Some(namespace.token("default", None).await?),
     };
     let proxy = KubectlProxy::start(&args.kubectl, &namespace.cluster.config.kubeconfig)?;
@@ -82,6 +86,11 @@ async fn measure(args: &Args, namespace: &TestNamespace) -> anyhow::Result<()> {
         ("sidecar", sidecar.target(), Protocol::Http1),
     ];
     calls(&ways, &path).await?;
+    steady(&direct, ahead.target(), &path).await?;
+    let shares = ahead.end(&path)?;
+    print("ahead_calls", shares.own_ahead.len());
+    print("ahead_late_calls", shares.own.len());
+    print("ahead_own_share_ms", millis(median(shares.own_ahead)?));
     // Spelled otherwise, so that its records do not count for the shares: there calls wait for each other.
     bursts(&ways, &format!("{path}?pretty=false")).await?;
     let watches = sidecar.watches(args.watches, &namespace.name).await?;
@@ -117,6 +126,26 @@ async fn calls(ways: &[(&str, &Target, Protocol)], path: &str) -> anyhow::Result
     for (name, _, took) in open {
         print(&format!("{name}_ms"), millis(median(took)?));
     }
+    Ok(())
+}
+
+/// As many calls a second as an agent that mints ahead makes, and as many direct ones between them.
+async fn steady(direct: &Target, ahead: &Target, path: &str) -> anyhow::Result<()> {
+    let mut direct = (Way::open(direct, Protocol::Http1).await?, Vec::new());
+    let mut ahead = (Way::open(ahead, Protocol::Http1).await?, Vec::new());
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / STEADY);
+    for _ in 0..ROUNDS * CALLS_A_ROUND {
+        tick.tick().await;
+        for (way, took) in [&mut direct, &mut ahead] {
+            let begun = Instant::now();
+            way.get(path).await?;
+            took.push(begun.elapsed());
+        }
+    }
+    let (direct, ahead) = (median(direct.1)?, median(ahead.1)?);
+    print("steady_direct_ms", millis(direct));
+    print("steady_ahead_ms", millis(ahead));
+    print("steady_added_ms", millis(ahead.saturating_sub(direct)));
     Ok(())
 }
 

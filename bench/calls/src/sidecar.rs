@@ -30,20 +30,24 @@ pub(crate) struct Sidecar {
 /// What the records say about calls.
 #[derive(Default)]
 pub(crate) struct Shares {
+    /// Of calls that waited for their mint.
     pub(crate) mint: Vec<Duration>,
     pub(crate) upstream: Vec<Duration>,
     /// From the request to the closing line, without the two.
     pub(crate) own: Vec<Duration>,
+    /// The same of calls whose token was minted ahead.
+    pub(crate) own_ahead: Vec<Duration>,
 }
 
 impl Sidecar {
+    /// For a pod of its own, which is named after when it mints.
     pub(crate) async fn start(
         program: &Path,
         namespace: &TestNamespace,
-        api_server: &str,
-        ca_pem: &str,
+        (api_server, ca_pem): (&str, &str),
+        mint: &str,
     ) -> anyhow::Result<Self> {
-        let pod = AgentPod::new("bench", "bench")
+        let pod = AgentPod::new(mint, "bench")
             .spec("schedulerName", json!("nobody"))
             .create(namespace)
             .await?
@@ -63,7 +67,8 @@ impl Sidecar {
             .args(["--port", &port.to_string()])
             .args(["--admin-port", &admin_port.to_string()])
             .args(["--containers", AGENT, "--namespace", &namespace.name])
-            .args(["--pod-name", "bench", "--pod-service-account", "default"])
+            .args(["--pod-name", mint, "--pod-service-account", "default"])
+            .args(["--mint", mint])
             .args([
                 "--pod-uid",
                 &pod.metadata.uid.context("a pod without a UID")?,
@@ -153,15 +158,20 @@ impl Sidecar {
         for line in fs::read_to_string(self.folder.path().join("records"))?.lines() {
             let event = parse(line)?;
             let notes = &event.annotations;
-            let (Some(mint), Some(upstream)) = (notes.mint_seconds, notes.upstream_seconds) else {
+            let Some(upstream) = notes.upstream_seconds else {
                 continue;
             };
             if event.stage == Stage::ResponseComplete && &*event.request_uri == path {
                 let (begun, ended) = (event.request_received_timestamp, event.stage_timestamp);
                 let total = Duration::from_micros(ended.micros().saturating_sub(begun.micros()));
-                let (mint, upstream) = (seconds(mint)?, seconds(upstream)?);
-                shares.mint.push(mint);
+                let upstream = seconds(upstream)?;
                 shares.upstream.push(upstream);
+                let Some(mint) = notes.mint_seconds else {
+                    shares.own_ahead.push(total.saturating_sub(upstream));
+                    continue;
+                };
+                let mint = seconds(mint)?;
+                shares.mint.push(mint);
                 shares.own.push(total.saturating_sub(mint + upstream));
             }
         }
