@@ -21,7 +21,7 @@ pub(crate) fn of_every_sort(size: usize) -> Vec<(&'static str, Bytes)> {
     // As many smaller ones would be too many.
     let agent = |n| container(&format!("agent-{n}"), &"a".repeat(600));
     let argument = |n| json!(format!("{n:08}"));
-    let nested = |_| (0..100).fold(json!({}), |inner, _| json!({ "x": inner }));
+    let nested = |_| (0..100).fold(json!({}), |inner, _| json!({ "nested": inner }));
     let annotation = |n| (format!("example.com/{n:07}"), json!("v".repeat(20)));
     let annotations = (0..size / 45).map(annotation).collect();
     let text = |part: &str| json!({"text": part.repeat(size / part.len())});

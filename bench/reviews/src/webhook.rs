@@ -63,6 +63,7 @@ impl Webhook {
             .args(["--admin-address", "127.0.0.1:0", "--log-level", "error"])
             .env_clear()
             .env("KUBECONFIG", kubeconfig)
+            .env("GLIBC_TUNABLES", tunables())
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -126,6 +127,15 @@ impl Webhook {
 
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// How the Deployment has malloc tuned.
+fn tunables() -> &'static str {
+    let manifest = include_str!("../../../manifests/base/webhook-deployment.yaml");
+    let values = manifest.lines().map(str::trim_start);
+    let mut values = values.filter_map(|line| line.strip_prefix("value: "));
+    let found = values.find(|value| value.starts_with("glibc.malloc"));
+    found.unwrap_or_default()
 }
 
 /// An API server where nobody listens.
