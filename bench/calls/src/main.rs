@@ -90,6 +90,7 @@ async fn measure(args: &Args, namespace: &TestNamespace) -> anyhow::Result<()> {
     let shares = ahead.end(&path)?;
     print("ahead_calls", shares.own_ahead.len());
     print("ahead_late_calls", shares.own.len());
+    print("ahead_upstream_ms", millis(median(shares.upstream)?));
     print("ahead_own_share_ms", millis(median(shares.own_ahead)?));
     // Spelled otherwise, so that its records do not count for the shares: there calls wait for each other.
     bursts(&ways, &format!("{path}?pretty=false")).await?;
