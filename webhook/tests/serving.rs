@@ -5,6 +5,7 @@
     reason = "a test's own helpers"
 )]
 
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -240,22 +241,26 @@ async fn a_body_has_a_limit_and_large_pods_are_below_it() {
     );
 }
 
-/// Only one of the largest bodies is read at a time.
+/// Only one of the largest bodies is read at a time, and there are enough of others to fill any room.
 #[tokio::test]
-async fn a_large_body_that_does_not_come_keeps_no_ordinary_one_out() {
+async fn bodies_that_do_not_come_keep_no_ordinary_one_out() {
     let Identity { server, pem } = identity();
     let rig = rig(server, Duration::ZERO).await;
     let trust = trust(&pem);
     let json = "application/json";
-    let mut slow = connect(rig.address, &trust).await.expect("a connection");
-    let large = head("POST", "/mutate/enabled", json, BODY_LIMIT);
-    let asking = large.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
-    slow.write_all(asking.as_bytes()).await.expect("sent");
-    slow.flush().await.expect("sent");
-    // The body is asked for: it has its room.
-    let mut asked = [0; 12];
-    slow.read_exact(&mut asked).await.expect("an answer");
-    assert_eq!(&asked, b"HTTP/1.1 100");
+    let mut waiting = Vec::new();
+    for size in iter::once(BODY_LIMIT).chain(iter::repeat_n(32 * 1024, 300)) {
+        let mut slow = connect(rig.address, &trust).await.expect("a connection");
+        let announced = head("POST", "/mutate/enabled", json, size);
+        let asking = announced.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
+        slow.write_all(asking.as_bytes()).await.expect("sent");
+        slow.flush().await.expect("sent");
+        // The body is asked for: it has its room.
+        let mut asked = [0; 12];
+        slow.read_exact(&mut asked).await.expect("an answer");
+        assert_eq!(&asked, b"HTTP/1.1 100");
+        waiting.push(slow);
+    }
 
     let body = review("u", 5_000);
     let mut tls = connect(rig.address, &trust).await.expect("a connection");

@@ -18,37 +18,29 @@ pub const BODY_LIMIT: usize = 8 * 1024 * 1024;
 /// How long a body may take. The API server waits 5 s for the whole answer.
 const BODY_TIME: Duration = Duration::from_secs(5);
 
-/// Bodies that are larger than this wait for each other alone.
-const ORDINARY: usize = 64 * 1024;
+/// Bodies of this size wait for nobody: whoever holds a room without filling it would keep the API server's out. They are read as they
+/// come, and the number of connections bounds what all of them take.
+const ORDINARY: usize = 32 * 1024;
 
-/// Room for ordinary bodies that are being read or judged at a time, in KiB: some dozen of the largest.
-const ORDINARY_KIB: usize = 2 * 1024;
-
-/// The same for larger ones: one of the largest, three of 2.5 MB.
+/// Room for larger bodies that are being read or judged at a time, in KiB: one of the largest, three of 2.5 MB.
 const LARGE_KIB: usize = BODY_LIMIT / 1024 + 1;
 
-/// Room for the bodies of all requests.
+/// Room for the large bodies of all requests.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
-    ordinary: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-}
+pub(super) struct Room(Arc<Semaphore>);
 
 impl Default for Room {
     fn default() -> Self {
-        Self {
-            ordinary: Arc::new(Semaphore::new(ORDINARY_KIB)),
-            large: Arc::new(Semaphore::new(LARGE_KIB)),
-        }
+        Self(Arc::new(Semaphore::new(LARGE_KIB)))
     }
 }
 
 impl Room {
-    /// The body of a request, and the room that it takes until it is let go.
+    /// The body of a request, and the room that a large one takes until it is let go.
     pub(super) async fn read(
         &self,
         request: Request<Incoming>,
-    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refused> {
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
         check(request.headers())?;
         let known = request.body().size_hint().exact();
         let known = known.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
@@ -60,7 +52,9 @@ impl Room {
             let text = "too many reviews at a time".to_owned();
             (StatusCode::SERVICE_UNAVAILABLE, text)
         })??;
-        let body = collect(request.into_body(), known.unwrap_or_default());
+        // What was only announced takes no memory yet.
+        let announced = room.is_some().then_some(known).flatten();
+        let body = collect(request.into_body(), announced.unwrap_or_default());
         let body = timeout(BODY_TIME, body).await.map_err(|_| {
             let text = "the body did not come in time".to_owned();
             (StatusCode::REQUEST_TIMEOUT, text)
@@ -68,15 +62,13 @@ impl Room {
         Ok((body, room))
     }
 
-    async fn take(&self, size: usize) -> Result<OwnedSemaphorePermit, Refused> {
+    async fn take(&self, size: usize) -> Result<Option<OwnedSemaphorePermit>, Refused> {
+        if size <= ORDINARY {
+            return Ok(None);
+        }
         let kib = u32::try_from(size / 1024 + 1).unwrap_or(u32::MAX);
-        let room = if size > ORDINARY {
-            &self.large
-        } else {
-            &self.ordinary
-        };
-        let room = Arc::clone(room).acquire_many_owned(kib).await;
-        room.map_err(|_| internal())
+        let room = Arc::clone(&self.0).acquire_many_owned(kib).await;
+        room.map(Some).map_err(|_| internal())
     }
 }
 
