@@ -7,6 +7,7 @@ pub mod duration;
 pub mod knobs;
 pub mod no_proxy;
 pub mod ready;
+pub mod reasons;
 pub mod record;
 pub mod secret;
 pub mod serve;

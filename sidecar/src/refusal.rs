@@ -3,27 +3,7 @@
 
 use http::StatusCode;
 
-/// Makes the enum, its codes and the list of all of them from one table.
-macro_rules! reasons {
-    ($($(#[$doc:meta])+ $variant:ident = $code:literal),+ $(,)?) => {
-        /// Every reason, by its code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])+ $variant),+ }
-
-        impl Reason {
-            /// Every reason, for metrics and tables.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The code, stable across releases.
-            #[must_use]
-            pub const fn code(self) -> &'static str {
-                match self { $(Self::$variant => $code),+ }
-            }
-        }
-    };
-}
-
-reasons! {
+tollgate_shared::reasons! {
     /// The request could be read in two ways, or breaks HTTP's rules.
     BadRequest = "bad-request",
     /// The path could be read in two ways.

@@ -3,33 +3,7 @@
 
 use std::fmt;
 
-/// Makes the enum, its codes and the list of all of them from one table.
-macro_rules! reasons {
-    ($($(#[$doc:meta])+ $variant:ident = $code:literal),+ $(,)?) => {
-        /// Every reason, by its code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason { $($(#[$doc])+ $variant),+ }
-
-        impl Reason {
-            /// Every reason, for metrics and tables.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The code, stable across releases.
-            #[must_use]
-            pub const fn code(self) -> &'static str {
-                match self { $(Self::$variant => $code),+ }
-            }
-
-            /// The code in the spelling of the reasons of events.
-            #[must_use]
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($variant)),+ }
-            }
-        }
-    };
-}
-
-reasons! {
+tollgate_shared::reasons! {
     /// The pod was changed.
     Injected = "injected",
     /// The pod needs no change.
@@ -165,9 +139,9 @@ mod tests {
             );
         }
         for reason in Reason::ALL {
-            let hyphens = reason.word().replace(|c: char| c.is_ascii_uppercase(), "-");
+            let hyphens = reason.name().replace(|c: char| c.is_ascii_uppercase(), "-");
             let letters = reason.code().replace('-', "");
-            assert_eq!(reason.word().to_ascii_lowercase(), letters);
+            assert_eq!(reason.name().to_ascii_lowercase(), letters);
             assert_eq!(
                 hyphens.matches('-').count(),
                 reason.code().split('-').count()

@@ -83,7 +83,7 @@ impl Note {
             action: Some("Admission".to_owned()),
             event_time: Some(now),
             note: Some(self.text),
-            reason: Some(self.reason.word().to_owned()),
+            reason: Some(self.reason.name().to_owned()),
             regarding: Some(regarding),
             related,
             reporting_controller: Some(WEBHOOK_NAME.to_owned()),
