@@ -4,6 +4,7 @@
 mod parts;
 mod sum;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tollgate_shared::contract::{ADMIN_PORT, LogLevel, WEBHOOK_PORT};
 use tollgate_shared::knobs::{BadConfig, Knobs};
 use tollgate_shared::telemetry::LogFormat;
 
-use crate::inject::InjectConfig;
+use crate::inject::{InjectConfig, api_server_variables};
 use crate::metrics::Metrics;
 
 pub use self::parts::{Parts, of_config_map};
@@ -99,7 +100,8 @@ impl Config {
 #[derive(Debug)]
 pub struct Source {
     paths: Vec<PathBuf>,
-    environment: Vec<(String, String)>,
+    /// See [`InjectConfig::api_server`].
+    api_server: BTreeMap<String, String>,
     seen: Result<Parts, Vec<String>>,
     current: watch::Sender<Arc<InjectConfig>>,
 }
@@ -111,15 +113,14 @@ impl Source {
     /// Every fault, each with its file's name.
     pub fn open(
         paths: Vec<PathBuf>,
-        environment: Vec<(String, String)>,
+        environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Vec<String>> {
+        let api_server = api_server_variables(environment);
         let seen = parts::read(&paths);
-        let config = seen.as_ref().map_err(Vec::clone).and_then(parse)?;
-        let config = config.in_environment(environment.clone());
-        let (current, _) = watch::channel(Arc::new(config));
+        let (current, _) = watch::channel(Arc::new(config_of(&seen, &api_server)?));
         Ok(Self {
             paths,
-            environment,
+            api_server,
             seen,
             current,
         })
@@ -145,11 +146,10 @@ impl Source {
         if seen == self.seen {
             return;
         }
-        let parsed = seen.as_ref().map_err(Vec::clone).and_then(parse);
+        let parsed = config_of(&seen, &self.api_server);
         metrics.reloaded(parsed.is_ok());
         match parsed {
             Ok(config) => {
-                let config = config.in_environment(self.environment.clone());
                 self.current.send_replace(Arc::new(config));
                 let parts: Vec<&str> = seen
                     .iter()
@@ -165,6 +165,18 @@ impl Source {
         }
         self.seen = seen;
     }
+}
+
+/// What was read of the parts, in a pod that finds the API server so.
+fn config_of(
+    seen: &Result<Parts, Vec<String>>,
+    api_server: &BTreeMap<String, String>,
+) -> Result<InjectConfig, Vec<String>> {
+    let config = parse(seen.as_ref().map_err(Vec::clone)?)?;
+    Ok(InjectConfig {
+        api_server: api_server.clone(),
+        ..config
+    })
 }
 
 /// Reads files and folders once.

@@ -21,8 +21,8 @@ mod vouch;
 use serde_json::Value;
 use tollgate_shared::contract::Injection;
 
-pub use self::config::InjectConfig;
 pub(crate) use self::config::Shape;
+pub use self::config::{InjectConfig, api_server_variables};
 pub use self::patch::{AgentMount, Content, PatchOp};
 
 use crate::json::{Json, Tree};
@@ -48,6 +48,24 @@ pub struct Context<'a> {
     pub config: &'a InjectConfig,
     /// How replicas of other configurations know ours for what we make, and we theirs; `None` where there is no webhook.
     pub vouching: Option<Vouching<'a>>,
+}
+
+impl<'a> Context<'a> {
+    /// For a pod of a user's, without vouchers.
+    #[must_use]
+    pub const fn unvouched(
+        injection: Injection,
+        namespace: &'a str,
+        config: &'a InjectConfig,
+    ) -> Self {
+        Self {
+            injection: Some(injection),
+            namespace,
+            from_node: false,
+            config,
+            vouching: None,
+        }
+    }
 }
 
 /// What becomes of a new pod.

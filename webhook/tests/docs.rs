@@ -126,13 +126,7 @@ fn denial(key: &str, value: &str) -> Option<String> {
         "spec": {"serviceAccountName": "own", "containers": [{"name": "a", "image": "a"}]},
     });
     let config = InjectConfig::with_image("i");
-    let context = Context {
-        injection: Some(Injection::Enabled),
-        namespace: "n",
-        from_node: false,
-        config: &config,
-        vouching: None,
-    };
+    let context = Context::unvouched(Injection::Enabled, "n", &config);
     match inject(&pod, &context) {
         Decision::Deny(denial) => Some(denial.to_string()),
         Decision::Patch { .. } => None,

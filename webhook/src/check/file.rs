@@ -158,13 +158,7 @@ impl Explained {
             warnings: Vec::new(),
             pod: None,
         };
-        let context = Context {
-            injection: Some(injection),
-            namespace,
-            from_node: false,
-            config,
-            vouching: None,
-        };
+        let context = Context::unvouched(injection, namespace, config);
         match workload::made(object) {
             Made::Pod(pod) => explained.decide(pod, &context),
             Made::Nothing => {}

@@ -34,13 +34,7 @@ impl Note {
         injection: Injection,
         config: &InjectConfig,
     ) -> Option<Self> {
-        let context = Context {
-            injection: Some(injection),
-            namespace,
-            from_node: false,
-            config,
-            vouching: None,
-        };
+        let context = Context::unvouched(injection, namespace, config);
         let Made::Pod(pod) = workload::made(workload) else {
             return None;
         };

@@ -52,18 +52,16 @@ impl InjectConfig {
             api_server: BTreeMap::new(),
         }
     }
+}
 
-    /// Takes the API server's address from the environment of a pod.
-    #[must_use]
-    pub fn in_environment(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let variables = variables.into_iter();
-        Self {
-            api_server: variables
-                .filter(|(name, _)| name.starts_with(API_SERVER_VARIABLES))
-                .collect(),
-            ..self
-        }
-    }
+/// Those variables of a pod's environment by which it finds the API server.
+pub fn api_server_variables(
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> BTreeMap<String, String> {
+    let environment = environment.into_iter();
+    environment
+        .filter(|(name, _)| name.starts_with(API_SERVER_VARIABLES))
+        .collect()
 }
 
 /// That part of a configuration after which a sidecar is made, and by which it is judged. The rest says what agents may have.

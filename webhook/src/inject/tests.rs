@@ -36,13 +36,7 @@ fn apply(pod: &Value, decision: &Decision) -> Value {
 #[test]
 fn a_plain_pod_is_injected_once_and_then_valid() {
     let config = InjectConfig::with_image("sidecar");
-    let context = Context {
-        injection: Some(Injection::Enabled),
-        namespace: "n",
-        from_node: false,
-        config: &config,
-        vouching: None,
-    };
+    let context = Context::unvouched(Injection::Enabled, "n", &config);
     let pod = pod();
     let first = inject(&pod, &context);
     assert_eq!(first.reason(), Reason::Injected, "{first:?}");
@@ -91,13 +85,7 @@ fn operations_serialise_as_rfc_6902_says() {
 #[test]
 fn a_pod_with_more_tokens_than_any_is_refused() {
     let config = InjectConfig::with_image("sidecar");
-    let context = Context {
-        injection: Some(Injection::Enabled),
-        namespace: "n",
-        from_node: false,
-        config: &config,
-        vouching: None,
-    };
+    let context = Context::unvouched(Injection::Enabled, "n", &config);
     for (count, reason) in [(8, Reason::Injected), (9, Reason::BadRequest)] {
         let mut pod = pod();
         let volume = pod["spec"]["volumes"][0].clone();

@@ -2,7 +2,7 @@
 //! A line of a table is an operation, a path and a JSON value.
 
 use serde_json::{Value, json};
-use tollgate_webhook::inject::inject;
+use tollgate_webhook::inject::{api_server_variables, inject};
 use tollgate_webhook::validate::{Operation, validate};
 
 use crate::case::{Case, apply, word_of, word_of_verdict};
@@ -188,7 +188,7 @@ fn defaults_and_benign_additions_are_left_alone() {
     let mut case = Case::read("01-plain");
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let own = [("KUBERNETES_SERVICE_HOST", "api.example"), ("HOME", "/")].map(own);
-    case.config = case.config.in_environment(own);
+    case.config.api_server = api_server_variables(own);
     let pod = injected(&case);
     for (line, pod) in changed(&pod, BENIGN, "/spec/initContainers/0") {
         let decision = inject(&pod, &case.context());

@@ -227,13 +227,7 @@ fn random_pods_meet_every_kind_of_decision() {
     for _ in 0..600 {
         let tree = (pod(), injection()).new_tree(&mut runner).unwrap();
         let (pod, injection) = tree.current();
-        let context = Context {
-            injection: Some(injection),
-            namespace: "n",
-            from_node: false,
-            config: &config,
-            vouching: None,
-        };
+        let context = Context::unvouched(injection, "n", &config);
         let decision = inject(&pod, &context);
         match &decision {
             Decision::Skip(_) => skipped += 1,
@@ -277,9 +271,7 @@ proptest! {
     #[test]
     fn a_final_pod_of_an_enforced_namespace_has_no_token(pod in pod()) {
         let config = config(&json!({"allowedAudiences": [ALLOWED], "apiAudiences": ["api"]}));
-        let context = Context {
-            injection: Some(Injection::Enforced), namespace: "n", from_node: false, config: &config, vouching: None,
-        };
+        let context = Context::unvouched(Injection::Enforced, "n", &config);
         if let Verdict::Allow(_) = validate(Operation::Create, &pod, None, &context) {
             let mut leaks = judge::leaks(&pod, &[ALLOWED]);
             // Without a sidecar there is nothing that shared processes would reach.
@@ -291,7 +283,7 @@ proptest! {
     #[test]
     fn nothing_panics(pod in json_value(), old in json_value(), injection in injection()) {
         let config = config(&json!(null));
-        let context = Context { injection: Some(injection), namespace: "n", from_node: false, config: &config, vouching: None };
+        let context = Context::unvouched(injection, "n", &config);
         let _ = inject(&pod, &context);
         for (operation, subresource) in [("CREATE", ""), ("UPDATE", "ephemeralcontainers"), ("UPDATE", "resize")] {
             let _ = validate(Operation::new(operation, subresource), &pod, Some(&old), &context);

@@ -45,13 +45,7 @@ fn plain_pod(name: &str) -> Value {
 
 fn injected_pod(name: &str, config: &InjectConfig) -> Value {
     let mut pod = plain_pod(name);
-    let context = Context {
-        injection: Some(Injection::Enabled),
-        namespace: NS,
-        from_node: false,
-        config,
-        vouching: None,
-    };
+    let context = Context::unvouched(Injection::Enabled, NS, config);
     let Decision::Patch { operations, .. } = inject(&pod, &context) else {
         panic!("a plain pod is injected");
     };
